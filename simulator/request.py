@@ -1,0 +1,114 @@
+"""One generate or score call inside an engine, in vLLM's words, and the batch of one step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ttcsim.simulator.kv_cache import Key
+
+
+class Status(Enum):
+    """Where a request stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+class Request:
+    """A request and its scheduling state. [tokens]
+
+    Attributes:
+        prompt_tokens: Length of the prompt.
+        max_tokens: Output limit.
+        stop_at: Number (from 0) of the output token that is a stop token, or None.
+        keys: Block keys of the prompt, and of the outputs as far as they are known.
+        output_keys: Output block i has the key `output_keys | i`. Nobody else can look it up while
+            this request holds blocks, so it is registered only when the block is released. None:
+            `keys` holds the output keys too, and they are registered at once.
+        outputs: Output tokens delivered so far.
+        computed: Tokens whose KV exists or is being computed (advanced when scheduled).
+        hold: Output tokens sampled by batches still in flight (asynchronous scheduling).
+        inflight: Tokens scheduled in batches not yet returned.
+        stale: Value of `inflight` at the last preemption, counted down as batches return.
+        blocks: Physical blocks held, in order.
+        registered: Number of those that hold a hash.
+        next_eligible_step: With pipelining, no decode before this `schedule()` call.
+        tag: Whatever the owner of the request wants to find again.
+    """
+
+    __slots__ = (
+        "arrival", "base", "blocks", "cached_tokens", "computed", "energy_mark", "hold", "id",
+        "inflight", "keys", "lost_tokens", "max_tokens", "next_eligible_step", "output_keys",
+        "outputs", "preemptions", "priority", "prompt_blocks", "prompt_tokens",
+        "recomputed_tokens", "registered", "stale", "status", "stop_at", "tag",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: str,
+        prompt_tokens: int,
+        max_tokens: int,
+        keys: Sequence[Key] = (),
+        *,
+        output_keys: int | None = None,
+        arrival: float = 0.0,
+        priority: int = 0,
+        stop_at: int | None = None,
+        tag: Any = None,
+    ) -> None:
+        self.id = id
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+        self.keys = keys
+        self.output_keys = output_keys
+        self.prompt_blocks = len(keys)
+        self.arrival = arrival
+        self.priority = priority
+        self.stop_at = stop_at
+        self.tag = tag
+        self.status = Status.WAITING
+        self.outputs = 0
+        self.computed = 0
+        self.hold = 0
+        self.inflight = 0
+        self.stale = 0
+        self.blocks: list[int] = []
+        self.registered = 0
+        self.next_eligible_step = 0
+        self.base = 0
+        self.preemptions = 0
+        self.lost_tokens = 0
+        self.recomputed_tokens = 0
+        self.cached_tokens: int | None = None
+        self.energy_mark: Any = None
+
+    @property
+    def known(self) -> int:
+        """Prompt and delivered output tokens."""
+        return self.prompt_tokens + self.outputs
+
+    def __repr__(self) -> str:
+        return f"<request {self.id}: {self.status.value}, {self.computed}/{self.known}>"
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one `schedule()` call decided.
+
+    Attributes:
+        scheduled: Tokens of each scheduled request, in scheduled order.
+        samples: For each scheduled request, the number (from 0) of the output token it samples,
+            or None if it is only partly prefilled.
+        admitted: Prefix-cache hit tokens of the requests taken from the waiting queue.
+        preempted: Requests that lost their blocks in this step.
+        flushed: Requests that ended since the last call.
+    """
+
+    scheduled: dict[Request, int] = field(default_factory=dict)
+    samples: dict[Request, int | None] = field(default_factory=dict)
+    admitted: dict[Request, int] = field(default_factory=dict)
+    preempted: list[Request] = field(default_factory=list)
+    flushed: list[Request] = field(default_factory=list)

@@ -1,0 +1,338 @@
+"""vLLM 0.32's scheduler, one step at a time: every rule, every policy, no clock.
+
+`docs/scheduling.md` states the rules; this file is their transcription. `schedule()` decides which
+tokens run in the next step, `update()` delivers the tokens of a step that has run. The faster
+`lockstep.py` must make the same decisions; this one is its oracle.
+"""
+
+import bisect
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ttcsim.simulator.kv_cache import BlockPool
+from ttcsim.simulator.request import Batch, Request, Status
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Scheduler settings under vLLM's names and with vLLM's defaults (docs/scheduling.md, section 2).
+
+    `num_blocks` counts the null block. `max_num_active_seqs` None means no extra cap.
+    """
+
+    num_blocks: int
+    block_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    max_model_len: int = 131072
+    policy: Literal["fcfs", "priority"] = "fcfs"
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    max_num_active_seqs: int | None = None
+    long_prefill_token_threshold: int = 0
+    long_prefill_token_threshold_adaptive: bool = False
+    watermark: float = 0.0
+    scheduler_reserve_full_isl: bool = True
+    async_scheduling: bool = False
+    pipeline_parallel_size: int = 1
+    model_runner: Literal["v1", "v2"] = "v2"
+
+    @property
+    def queue_depth(self) -> int:
+        """Most batches in flight (1: the plain synchronous loop)."""
+        if not self.async_scheduling:
+            return self.pipeline_parallel_size
+        return self.pipeline_parallel_size + 1 if self.model_runner == "v2" else 2
+
+
+class Scheduler:
+    """Waiting and running requests of one engine, and the blocks they hold."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.pool = BlockPool(config.num_blocks)
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+        self._flush: list[Request] = []
+        self._calls = 0
+        self._watermark_blocks = int(config.watermark * config.num_blocks)
+        self._max_active = config.max_num_active_seqs or config.max_num_seqs
+        self.preemptions = 0
+
+    # -- queue ---------------------------------------------------------------------------------
+
+    def add(self, request: Request) -> None:
+        """Put a new request in the waiting queue."""
+        if self.config.policy == "fcfs":
+            self.waiting.append(request)
+        else:
+            bisect.insort(self.waiting, request, key=_importance)
+
+    def _put_back(self, request: Request) -> None:
+        """To the front of the queue; with priorities, to its place."""
+        if self.config.policy == "fcfs":
+            self.waiting.appendleft(request)
+        else:
+            bisect.insort(self.waiting, request, key=_importance)
+
+    def abort(self, request: Request) -> None:
+        """Drop a request and free its blocks; output still in flight will be ignored."""
+        if request.status is Status.RUNNING:
+            self.running.remove(request)
+        elif request.status is Status.WAITING:
+            self.waiting.remove(request)
+        else:
+            return
+        self._end(request, Status.ABORTED)
+
+    def has_requests(self) -> bool:
+        """Whether another `schedule()` call is due, be it only to report what has ended."""
+        return bool(self.waiting or self.running or self._flush)
+
+    # -- one pass ------------------------------------------------------------------------------
+
+    def schedule(self) -> Batch:
+        """Decide the tokens of the next step (one pass over running, then waiting)."""
+        self._calls += 1
+        batch = Batch()
+        cap = self._long_prefill_cap()
+        budget = self._schedule_running(batch, cap)
+        if not batch.preempted:
+            self._schedule_waiting(batch, cap, budget)
+        self._advance(batch)
+        batch.flushed, self._flush = self._flush, []
+        return batch
+
+    def _long_prefill_cap(self) -> int | None:
+        """Most tokens a request gets in this pass; a lone request is never capped."""
+        threshold = self.config.long_prefill_token_threshold
+        requests = len(self.running) + len(self.waiting)
+        if threshold <= 0 or requests <= 1:
+            return None
+        if self.config.long_prefill_token_threshold_adaptive:
+            return max(threshold, self.config.max_num_batched_tokens // requests)
+        return threshold
+
+    def _schedule_running(self, batch: Batch, cap: int | None) -> int:
+        """Phase A: give running requests their tokens in order; return the budget left."""
+        budget = self.config.max_num_batched_tokens
+        position = 0
+        while position < len(self.running) and budget > 0:
+            request = self.running[position]
+            tokens = self._running_tokens(request, budget, cap)
+            if tokens <= 0:
+                position += 1
+                continue
+            while not self._allocate(request, tokens):
+                victim = self._victim()
+                if self.running.index(victim) < position:
+                    position -= 1
+                budget += batch.scheduled.pop(victim, 0)
+                self._preempt(victim)
+                batch.preempted.append(victim)
+                if victim is request:
+                    return budget
+            batch.scheduled[request] = tokens
+            budget -= tokens
+            position += 1
+        return budget
+
+    def _running_tokens(self, request: Request, budget: int, cap: int | None) -> int:
+        """Tokens a running request gets, 0 or less if it has to sit this pass out."""
+        config = self.config
+        last_token = request.prompt_tokens + request.max_tokens
+        if request.hold and request.computed + 2 - request.hold >= last_token:
+            return 0
+        if self._calls < request.next_eligible_step:
+            return 0
+        tokens = request.known + request.hold - request.computed
+        if cap is not None:
+            tokens = min(tokens, cap)
+        return min(tokens, budget, config.max_model_len - request.computed - 1)
+
+    def _victim(self) -> Request:
+        """The running request to preempt: the last, or the first of the least important."""
+        if self.config.policy == "fcfs":
+            return self.running[-1]
+        return max(self.running, key=lambda request: (request.priority, request.arrival))
+
+    def _preempt(self, request: Request) -> None:
+        """Take all blocks from a running request; it will recompute what the cache has lost."""
+        self.running.remove(request)
+        self._release(request)
+        request.lost_tokens = request.computed
+        request.computed = 0
+        request.stale = request.inflight
+        request.hold = 0
+        request.status = Status.WAITING
+        request.preemptions += 1
+        self.preemptions += 1
+        self._put_back(request)
+
+    def _schedule_waiting(self, batch: Batch, cap: int | None, budget: int) -> None:
+        """Phase B: admit waiting requests while budget, slots and blocks last."""
+        set_aside: list[Request] = []
+        while budget > 0 and self.waiting and len(self.running) < self._max_active:
+            request = self.waiting[0]
+            if request.stale > 0:  # output from before its preemption is still in flight
+                set_aside.append(self.waiting.popleft())
+                continue
+            admitted = self._admit(request, budget, cap)
+            if not admitted:
+                break  # head-of-line blocking: nobody behind is tried
+            batch.admitted[request] = request.computed
+            batch.scheduled[request] = admitted
+            budget -= admitted
+        for request in reversed(set_aside):
+            self._put_back(request)
+
+    def _admit(self, request: Request, budget: int, cap: int | None = None) -> int:
+        """Move a waiting request to running if its tokens fit; return how many, or 0."""
+        block_size = self.config.block_size
+        # The last known token is always computed, so that there is something to sample from.
+        hits = self.pool.lookup(request.keys, (request.known - 1) // block_size)
+        tokens = request.known - len(hits) * block_size
+        if cap is not None:
+            tokens = min(tokens, cap)
+        if tokens > budget and not self.config.enable_chunked_prefill:
+            return 0
+        tokens = min(tokens, budget)
+        if not self._allocate(request, tokens, hits, waiting=True):
+            return 0
+        self.waiting.popleft()
+        self.running.append(request)
+        request.status = Status.RUNNING
+        request.computed = len(hits) * block_size
+        if request.cached_tokens is None:
+            request.cached_tokens = request.computed
+        request.recomputed_tokens += max(request.lost_tokens - request.computed, 0)
+        request.lost_tokens = 0
+        return tokens
+
+    # -- blocks --------------------------------------------------------------------------------
+
+    def _allocate(
+        self, request: Request, tokens: int, hits: list[int] | None = None, waiting: bool = False
+    ) -> bool:
+        """Give a request the blocks for `tokens` more tokens; without effect if they do not fit."""
+        config, pool, hits = self.config, self.pool, hits or []
+        base = request.computed + len(hits) * config.block_size
+        have = len(request.blocks) + len(hits)
+        needed = self._blocks_for(base + tokens) - have
+        free = len(pool.free) - pool.idle(hits)
+        if waiting:
+            if self.running:
+                free -= self._watermark_blocks
+            if config.scheduler_reserve_full_isl and self._blocks_for(request.known) - have > free:
+                return False
+        if max(needed, 0) > free:
+            return False
+        pool.adopt(hits)
+        request.blocks.extend(hits)
+        for _ in range(needed):
+            request.blocks.append(pool.take())
+        request.registered = max(request.registered, len(hits))
+        self._register(request, min(base + tokens, request.known) // config.block_size)
+        return True
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-min(tokens, self.config.max_model_len) // self.config.block_size)
+
+    def _register(self, request: Request, full_blocks: int) -> None:
+        """Register the hashes of the first `full_blocks` blocks; private ones wait for release."""
+        for index in range(request.registered, min(full_blocks, request.prompt_blocks)):
+            self.pool.register(request.blocks[index], request.keys[index])
+        request.registered = max(request.registered, full_blocks)
+
+    def _release(self, request: Request) -> None:
+        """Free all blocks of a request, hashed ones to the back of the free list."""
+        if request.output_keys is not None and request.registered > request.prompt_blocks:
+            self._register_outputs(request, request.output_keys)
+        self.pool.release(request.blocks)
+        request.blocks = []
+        request.registered = 0
+
+    def _register_outputs(self, request: Request, output_keys: int) -> None:
+        """Register full blocks that end in the output, which only now others can look up."""
+        pool, blocks, keys = self.pool, request.blocks, request.keys
+        if len(keys) < request.registered:
+            more = range(output_keys | len(keys), output_keys | request.registered)
+            request.keys = keys = [*keys, *more]
+        for index in range(request.prompt_blocks, request.registered):
+            if pool.key_of[blocks[index]] is None:  # else a hit: registered before
+                pool.register(blocks[index], keys[index])
+
+    # -- after the pass, after the step --------------------------------------------------------
+
+    def _advance(self, batch: Batch) -> None:
+        """Count scheduled tokens as computed; note who samples an output token."""
+        for request, tokens in batch.scheduled.items():
+            request.computed += tokens
+            request.inflight += tokens
+            if request.computed < request.known + request.hold:
+                batch.samples[request] = None
+                continue
+            batch.samples[request] = request.computed - request.prompt_tokens
+            if self.config.async_scheduling:
+                request.hold += 1
+                if self.config.model_runner == "v2":
+                    size = self.config.pipeline_parallel_size
+                    request.next_eligible_step = self._calls + size
+
+    def update(self, batch: Batch) -> list[Request]:
+        """Deliver the tokens of a batch that has run; return the requests that finished.
+
+        Requests that ended in the meantime get nothing. Order is that of the batch.
+        """
+        finished: list[Request] = []
+        for request, tokens in batch.scheduled.items():
+            if request.status in (Status.FINISHED, Status.ABORTED):
+                continue
+            request.inflight -= tokens
+            was_stale = request.stale > 0
+            if was_stale:
+                request.stale -= tokens
+            sample = batch.samples[request]
+            if sample is None:
+                continue
+            if self._deliver(request, sample, was_stale):
+                finished.append(request)
+        self._remove(finished)
+        return finished
+
+    def _deliver(self, request: Request, sample: int, was_stale: bool) -> bool:
+        """Append one output token; return whether the request is complete (and then free it)."""
+        request.outputs += 1
+        if self.config.async_scheduling:
+            if not was_stale:
+                request.hold -= 1
+            if request.status is Status.RUNNING:
+                full = (request.computed - request.hold) // self.config.block_size
+                self._register(request, full)
+        done = (
+            sample == request.stop_at
+            or request.known >= self.config.max_model_len
+            or request.outputs >= request.max_tokens
+        )
+        if done:
+            if request.status is Status.WAITING:
+                self.waiting.remove(request)
+            self._end(request, Status.FINISHED)
+        return done
+
+    def _end(self, request: Request, status: Status) -> None:
+        self._release(request)
+        request.status = status
+        self._flush.append(request)
+
+    def _remove(self, ended: Iterable[Request]) -> None:
+        gone = set(ended)
+        if gone:
+            self.running = [request for request in self.running if request not in gone]
+
+
+def _importance(request: Request) -> tuple[int, float, str]:
+    """Smaller runs first; ties of priority and arrival are broken by the id as a string."""
+    return request.priority, request.arrival, request.id
