@@ -1,4 +1,4 @@
-"""Paged KV memory of one engine: physical blocks, prefix cache and free list, as vLLM 0.32 keeps them.
+"""Paged KV memory of one engine as vLLM 0.32 keeps it: blocks, prefix cache and free list.
 
 Rules and their order follow `docs/scheduling.md` (vLLM 0.32.0, engine V1): block 0 is the null
 block; blocks are handed out from the front of the free list; a freed block that holds a hash goes
@@ -24,7 +24,9 @@ class BlockPool:
 
     def __init__(self, num_blocks: int) -> None:
         if num_blocks < 2:
-            raise ValueError(f"num_blocks must be at least 2 (one is the null block), not {num_blocks}")
+            raise ValueError(
+                f"num_blocks must be at least 2 (one is the null block), not {num_blocks}"
+            )
         self.num_blocks = num_blocks
         # An ordered dictionary is a linked list with lookup: both ends and the middle in O(1).
         self.free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))

@@ -36,14 +36,20 @@ class Request:
         blocks: Physical blocks held, in order.
         registered: Number of those that hold a hash.
         next_eligible_step: With pipelining, no decode before this `schedule()` call.
+        resumed_at: Tokens known at the last admission; up to there it is prefill, then decode.
+        cached_tokens: Prefix-cache hits at the first admission, None before it.
+        recomputed_tokens: Tokens whose KV was computed again after a preemption.
+        decoding, base, place, last_step: Lock-step state, see `lockstep.py`.
+        energy, energy_mark: Energy booked so far [aJ] and the books' state, see `ledger.py`.
         tag: Whatever the owner of the request wants to find again.
     """
 
     __slots__ = (
-        "arrival", "base", "blocks", "cached_tokens", "computed", "energy_mark", "hold", "id",
-        "inflight", "keys", "lost_tokens", "max_tokens", "next_eligible_step", "output_keys",
-        "outputs", "preemptions", "priority", "prompt_blocks", "prompt_tokens",
-        "recomputed_tokens", "registered", "stale", "status", "stop_at", "tag",
+        "arrival", "base", "blocks", "cached_tokens", "computed", "decoding", "energy",
+        "energy_mark", "hold", "id", "inflight", "keys", "last_step", "lost_tokens", "max_tokens",
+        "next_eligible_step", "output_keys", "outputs", "place", "preemptions", "priority",
+        "prompt_blocks", "prompt_tokens", "recomputed_tokens", "registered", "resumed_at", "stale",
+        "status", "stop_at", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -78,11 +84,16 @@ class Request:
         self.blocks: list[int] = []
         self.registered = 0
         self.next_eligible_step = 0
+        self.resumed_at = 0
+        self.decoding = False
         self.base = 0
+        self.last_step = 0
+        self.place = 0
         self.preemptions = 0
         self.lost_tokens = 0
         self.recomputed_tokens = 0
         self.cached_tokens: int | None = None
+        self.energy = 0
         self.energy_mark: Any = None
 
     @property
@@ -99,16 +110,29 @@ class Batch:
     """What one `schedule()` call decided.
 
     Attributes:
-        scheduled: Tokens of each scheduled request, in scheduled order.
-        samples: For each scheduled request, the number (from 0) of the output token it samples,
-            or None if it is only partly prefilled.
+        scheduled: Tokens of each scheduled request, in scheduled order. (The lock-step scheduler
+            lists the prefills only; its decoders are those in `running` that decode.)
+        prefills: The part of `scheduled` that is prompt, or recomputed after a preemption.
+        samples: For each of `scheduled`, the number (from 0) of the output token it samples, or
+            None if it is only partly prefilled.
+        decoders: Requests that decode one token.
+        context_tokens: Their contexts, summed, this step's token included. [tokens]
+        longest_context: The longest of them. [tokens]
         admitted: Prefix-cache hit tokens of the requests taken from the waiting queue.
         preempted: Requests that lost their blocks in this step.
         flushed: Requests that ended since the last call.
+        contexts: Context of each decoder (step-by-step scheduler only). [tokens]
+        finishing: Decoders whose last token is sampled in this step (lock-step scheduler only).
     """
 
     scheduled: dict[Request, int] = field(default_factory=dict)
+    prefills: dict[Request, int] = field(default_factory=dict)
     samples: dict[Request, int | None] = field(default_factory=dict)
+    decoders: int = 0
+    context_tokens: int = 0
+    longest_context: int = 0
     admitted: dict[Request, int] = field(default_factory=dict)
     preempted: list[Request] = field(default_factory=list)
     flushed: list[Request] = field(default_factory=list)
+    contexts: dict[Request, int] = field(default_factory=dict)
+    finishing: list[tuple[int, Request]] = field(default_factory=list)

@@ -7,7 +7,6 @@ tokens run in the next step, `update()` delivers the tokens of a step that has r
 
 import bisect
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +16,7 @@ from ttcsim.simulator.request import Batch, Request, Status
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
-    """Scheduler settings under vLLM's names and with vLLM's defaults (docs/scheduling.md, section 2).
+    """Scheduler settings under vLLM's names and with vLLM's defaults (see docs/scheduling.md).
 
     `num_blocks` counts the null block. `max_num_active_seqs` None means no extra cap.
     """
@@ -54,7 +53,7 @@ class Scheduler:
         self.config = config
         self.pool = BlockPool(config.num_blocks)
         self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
+        self.running: dict[Request, None] = {}  # in order of admission
         self._flush: list[Request] = []
         self._calls = 0
         self._watermark_blocks = int(config.watermark * config.num_blocks)
@@ -80,7 +79,7 @@ class Scheduler:
     def abort(self, request: Request) -> None:
         """Drop a request and free its blocks; output still in flight will be ignored."""
         if request.status is Status.RUNNING:
-            self.running.remove(request)
+            del self.running[request]
         elif request.status is Status.WAITING:
             self.waiting.remove(request)
         else:
@@ -102,6 +101,10 @@ class Scheduler:
         if not batch.preempted:
             self._schedule_waiting(batch, cap, budget)
         self._advance(batch)
+        contexts = {r: r.computed for r in batch.scheduled if r not in batch.prefills}
+        batch.contexts, batch.decoders = contexts, len(contexts)
+        batch.context_tokens = sum(contexts.values())
+        batch.longest_context = max(contexts.values(), default=0)
         batch.flushed, self._flush = self._flush, []
         return batch
 
@@ -118,16 +121,19 @@ class Scheduler:
     def _schedule_running(self, batch: Batch, cap: int | None) -> int:
         """Phase A: give running requests their tokens in order; return the budget left."""
         budget = self.config.max_num_batched_tokens
+        order = list(self.running)
         position = 0
-        while position < len(self.running) and budget > 0:
-            request = self.running[position]
+        while position < len(order) and budget > 0:
+            request = order[position]
             tokens = self._running_tokens(request, budget, cap)
             if tokens <= 0:
                 position += 1
                 continue
             while not self._allocate(request, tokens):
                 victim = self._victim()
-                if self.running.index(victim) < position:
+                place = order.index(victim)
+                order.pop(place)
+                if place < position:
                     position -= 1
                 budget += batch.scheduled.pop(victim, 0)
                 self._preempt(victim)
@@ -155,12 +161,12 @@ class Scheduler:
     def _victim(self) -> Request:
         """The running request to preempt: the last, or the first of the least important."""
         if self.config.policy == "fcfs":
-            return self.running[-1]
+            return next(reversed(self.running))
         return max(self.running, key=lambda request: (request.priority, request.arrival))
 
     def _preempt(self, request: Request) -> None:
         """Take all blocks from a running request; it will recompute what the cache has lost."""
-        self.running.remove(request)
+        del self.running[request]
         self._release(request)
         request.lost_tokens = request.computed
         request.computed = 0
@@ -202,8 +208,9 @@ class Scheduler:
         if not self._allocate(request, tokens, hits, waiting=True):
             return 0
         self.waiting.popleft()
-        self.running.append(request)
+        self.running[request] = None
         request.status = Status.RUNNING
+        request.resumed_at = request.known
         request.computed = len(hits) * block_size
         if request.cached_tokens is None:
             request.cached_tokens = request.computed
@@ -269,6 +276,8 @@ class Scheduler:
     def _advance(self, batch: Batch) -> None:
         """Count scheduled tokens as computed; note who samples an output token."""
         for request, tokens in batch.scheduled.items():
+            if request.computed < request.resumed_at:
+                batch.prefills[request] = tokens
             request.computed += tokens
             request.inflight += tokens
             if request.computed < request.known + request.hold:
@@ -299,7 +308,8 @@ class Scheduler:
                 continue
             if self._deliver(request, sample, was_stale):
                 finished.append(request)
-        self._remove(finished)
+        for request in finished:
+            self.running.pop(request, None)
         return finished
 
     def _deliver(self, request: Request, sample: int, was_stale: bool) -> bool:
@@ -326,11 +336,6 @@ class Scheduler:
         self._release(request)
         request.status = status
         self._flush.append(request)
-
-    def _remove(self, ended: Iterable[Request]) -> None:
-        gone = set(ended)
-        if gone:
-            self.running = [request for request in self.running if request not in gone]
 
 
 def _importance(request: Request) -> tuple[int, float, str]:

@@ -5,7 +5,7 @@ so what a fork has in common with its siblings is known without looking at a tok
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 _serials = itertools.count(1)
 
@@ -19,12 +19,14 @@ class Context:
         serial: Identity of the last segment. Equal serials mean equal tokens (of the shorter one).
     """
 
-    __slots__ = ("parent", "serial", "tokens")
+    __slots__ = ("_keys", "_keys_size", "parent", "serial", "tokens")
 
     def __init__(self, parent: "Context | None", tokens: int, serial: int | None = None) -> None:
         self.parent = parent
         self.tokens = tokens
         self.serial = next(_serials) if serial is None else serial
+        self._keys: list[int] | None = None
+        self._keys_size = 0
 
     @staticmethod
     def root(tokens: int) -> "Context":
@@ -48,6 +50,10 @@ class Context:
             node = node.parent
         return node if node.tokens == tokens else Context(node.parent, tokens, node.serial)
 
+    def forgotten(self) -> "Context":
+        """An equally long text that shares nothing, for when KV must not be reused."""
+        return Context(None, self.tokens)
+
     @staticmethod
     def concat(contexts: Sequence["Context"]) -> "Context":
         """The texts one after another; only the first keeps its identity (and so its KV)."""
@@ -56,23 +62,46 @@ class Context:
             joined = joined.append(context.tokens)
         return joined
 
-    def chain(self) -> Iterator["Context"]:
-        """The context and its ancestors, from the root."""
-        nodes = []
-        node: Context | None = self
-        while node is not None:
-            nodes.append(node)
-            node = node.parent
-        return reversed(nodes)
-
     def block_keys(self, block_size: int) -> list[int]:
         """Identify each full block by its last token: (segment, block number) packed in one int.
 
         The parent of a segment and its length are fixed, so the segment that holds the last token
-        of a block fixes every token before it.
+        of a block fixes every token before it. The list is kept; callers must not change it.
         """
-        keys: list[int] = []
-        for node in self.chain():
+        fresh: list[Context] = []
+        node: Context | None = self
+        while node is not None and (node._keys is None or node._keys_size != block_size):
+            fresh.append(node)
+            node = node.parent
+        keys = node._keys if node is not None and node._keys is not None else []
+        for node in reversed(fresh):
             high = node.serial << 32
-            keys.extend(range(high | len(keys), (high | (node.tokens // block_size))))
+            keys = keys + list(range(high | len(keys), high | (node.tokens // block_size)))
+            node._keys, node._keys_size = keys, block_size
         return keys
+
+
+class ContextSpace:
+    """Texts that several questions share, found again by name."""
+
+    def __init__(self) -> None:
+        self._shared: dict[tuple[int, str, int], Context] = {}
+
+    def root(self, name: str, tokens: int) -> Context:
+        """The shared text `name`, at the start of a prompt."""
+        return self._find(None, name, tokens)
+
+    def prompt(self, tokens: int, prefix: Sequence[tuple[str, int]] = ()) -> Context:
+        """A question's prompt of `tokens` tokens that starts with named, shared segments."""
+        context: Context | None = None
+        for name, length in prefix:
+            context = self._find(context, name, length)
+        if context is None:
+            return Context.root(tokens)
+        return context.append(tokens - context.tokens)
+
+    def _find(self, parent: Context | None, name: str, tokens: int) -> Context:
+        key = (parent.serial if parent else 0, name, tokens)
+        if key not in self._shared:
+            self._shared[key] = parent.append(tokens) if parent else Context.root(tokens)
+        return self._shared[key]

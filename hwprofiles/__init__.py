@@ -1,0 +1,56 @@
+"""What a device can do: datasheet profiles and calibrations, every number beside its source."""
+
+from ttcsim.hwprofiles.calibration import Calibration, datasheet
+from ttcsim.hwprofiles.catalogue import (
+    check_device,
+    load_calibration,
+    load_profile,
+    profile_names,
+)
+from ttcsim.hwprofiles.curves import (
+    DATASHEET,
+    AllReduceCurve,
+    DecodeAttentionCurve,
+    GemmCurve,
+    MoeCurve,
+    Overheads,
+    PowerCurve,
+    PrefillAttentionCurve,
+)
+from ttcsim.hwprofiles.profile import (
+    Dtype,
+    HardwareProfile,
+    Link,
+    Links,
+    Memory,
+    MemoryLevel,
+    Power,
+    Price,
+)
+from ttcsim.hwprofiles.quantity import Quantity
+
+__all__ = [
+    "DATASHEET",
+    "AllReduceCurve",
+    "Calibration",
+    "DecodeAttentionCurve",
+    "Dtype",
+    "GemmCurve",
+    "HardwareProfile",
+    "Link",
+    "Links",
+    "Memory",
+    "MemoryLevel",
+    "MoeCurve",
+    "Overheads",
+    "Power",
+    "PowerCurve",
+    "PrefillAttentionCurve",
+    "Price",
+    "Quantity",
+    "check_device",
+    "datasheet",
+    "load_calibration",
+    "load_profile",
+    "profile_names",
+]

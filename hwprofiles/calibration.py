@@ -1,0 +1,173 @@
+"""How far a device with an engine stays below its datasheet: fitted curves, own and borrowed."""
+
+import math
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ttcsim.errors import InputError
+from ttcsim.hwprofiles.curves import (
+    AllReduceCurve,
+    DecodeAttentionCurve,
+    GemmCurve,
+    Group,
+    MoeCurve,
+    Overheads,
+    PowerCurve,
+    PrefillAttentionCurve,
+)
+from ttcsim.hwprofiles.profile import Dtype, HardwareProfile
+
+__all__ = [
+    "AllReduceCurve",
+    "Calibration",
+    "DecodeAttentionCurve",
+    "GemmCurve",
+    "MoeCurve",
+    "Overheads",
+    "PowerCurve",
+    "PrefillAttentionCurve",
+    "datasheet",
+]
+
+
+class Calibration(BaseModel):
+    """All coefficients of one device with one engine version.
+
+    Parameters
+    ----------
+    device : str
+        Name of the hardware profile.
+    engine : str
+        For example ``vllm 0.24.0 kernels, vllm 0.11.1 serving``.
+    all_reduce : dict of int to AllReduceCurve
+        By tensor-parallel size.
+    moe : MoeCurve or None
+        None if the device has no usable curve.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    device: str
+    engine: str
+    gemm: dict[Dtype, GemmCurve] = Field(min_length=1)
+    decode_attention: DecodeAttentionCurve
+    prefill_attention: PrefillAttentionCurve
+    all_reduce: dict[int, AllReduceCurve]
+    moe: MoeCurve | None
+    overheads: Overheads
+    power: PowerCurve
+
+    def gemm_curve(self, dtype: str) -> GemmCurve:
+        """Return the curve for a data type; fp16 runs the same kernels as bf16 and shares it.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        names = {str(name): curve for name, curve in self.gemm.items()}
+        curve = names.get(dtype) or (names.get("bf16") if dtype == "fp16" else None)
+        if curve is None:
+            raise self._missing("gemm", dtype, sorted(names))
+        return curve
+
+    def all_reduce_curve(self, tensor_parallel_size: int) -> AllReduceCurve:
+        """Return the curve for a tensor-parallel size, or raise InputError."""
+        if tensor_parallel_size not in self.all_reduce:
+            have = [str(size) for size in sorted(self.all_reduce)]
+            raise self._missing("all_reduce", str(tensor_parallel_size), have)
+        return self.all_reduce[tensor_parallel_size]
+
+    def _missing(self, group: str, key: str, have: list[str]) -> InputError:
+        there = ", ".join(have) or "none"
+        return InputError(f"calibration of {self.device}: {group}.{key}: missing (have: {there})")
+
+    @property
+    def time_borrowed_from(self) -> tuple[str, ...]:
+        """Devices that lent any time coefficient, sorted; empty if all are the device's own."""
+        moe = [self.moe] if self.moe else []
+        return _lenders(*self.gemm.values(), *self.all_reduce.values(), *moe, *self._always_used)
+
+    def time_borrowed_for(
+        self, dtype: str, tensor_parallel_size: int, moe: bool
+    ) -> tuple[str, ...]:
+        """Devices that lent a time coefficient which this use needs, sorted.
+
+        Raises
+        ------
+        InputError
+            If a needed curve is missing.
+        """
+        used: list[Group] = [self.gemm_curve(dtype), *self._always_used]
+        if tensor_parallel_size > 1:
+            used.append(self.all_reduce_curve(tensor_parallel_size))
+        if moe:
+            if self.moe is None:
+                raise InputError(f"calibration of {self.device}: moe: missing")
+            used.append(self.moe)
+        return _lenders(*used)
+
+    @property
+    def _always_used(self) -> tuple[Group, ...]:
+        return (self.decode_attention, self.prefill_attention, self.overheads)
+
+    @property
+    def power_borrowed_from(self) -> str | None:
+        """Device that lent the power coefficients, or None if they are the device's own."""
+        return self.power.borrowed_from
+
+    @property
+    def time_error(self) -> str:
+        """One sentence on how far the times can be trusted, to print beside a result."""
+        dtype, curve = next(iter(self.gemm.items()))
+        return f"{dtype} GEMM {curve.error}; whole step {self.overheads.error}"
+
+
+def _lenders(*groups: Group) -> tuple[str, ...]:
+    return tuple(sorted({group.borrowed_from for group in groups if group.borrowed_from}))
+
+
+def datasheet(profile: HardwareProfile) -> Calibration:
+    """Return the bound that the datasheet alone gives: every efficiency 1, no overhead.
+
+    Times are a roofline (exponent infinity takes the larger of compute and memory time), so they
+    are lower bounds, not predictions. A busy device draws its maximum power.
+    """
+    said = {"source": f"datasheet of {profile.name}", "error": "none: a bound, not a prediction"}
+    roofline = GemmCurve(
+        compute_efficiency=1, memory_efficiency=1, latency_s=0, exponent=math.inf, **said
+    )
+    link = profile.links.intra_node
+    sizes = range(2, profile.devices_per_node + 1) if link else ()
+    return Calibration(
+        device=profile.name,
+        engine="none",
+        gemm=dict.fromkeys(profile.peak_flops_per_s, roofline),
+        decode_attention=DecodeAttentionCurve(
+            latency_s=0, memory_efficiency=1, sequence_head_s=0, **said
+        ),
+        prefill_attention=PrefillAttentionCurve(
+            latency_s=0, compute_efficiency=1, extra_tokens=0, **said
+        ),
+        all_reduce={size: _ring(size, said) for size in sizes if link},
+        moe=MoeCurve(
+            latency_s=0,
+            compute_efficiency=1,
+            memory_efficiency=1,
+            routed_token_s=0,
+            exponent=math.inf,
+            **said,
+        ),
+        overheads=Overheads(step_s=0, layer_s=0, sequence_s=0, logit_s=0, tail=0, **said),
+        power=PowerCurve(
+            idle_w=float(profile.power.idle_w),
+            active_w=max(0.0, profile.power.max_w - profile.power.idle_w),
+            j_per_flop=0,
+            **said,
+        ),
+    )
+
+
+def _ring(size: int, said: dict[str, str]) -> AllReduceCurve:
+    # Every device sends at least 2·(size-1)/size of the message through its own link.
+    efficiency = size / (2 * (size - 1))
+    return AllReduceCurve(latency_s=0, link_efficiency=efficiency, exponent=math.inf, **said)

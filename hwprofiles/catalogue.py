@@ -1,0 +1,105 @@
+"""Find profiles and calibrations: bundled, in the user's folder, or by path."""
+
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ttcsim.errors import InputError, invalid, read_yaml, unknown_name
+from ttcsim.hwprofiles.calibration import Calibration
+from ttcsim.hwprofiles.profile import HardwareProfile
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_SUFFIXES = (".yaml", ".yml")
+
+
+def profile_names(folder: Path | None = None) -> list[str]:
+    """Return the names of the bundled devices and of those in the user's folder, sorted."""
+    return sorted(_profiles(folder))
+
+
+def load_profile(name_or_path: str | Path, folder: Path | None = None) -> HardwareProfile:
+    """Load a hardware profile.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A bundled name, the name of a file in `folder`, or a path to a YAML file.
+    folder : Path, optional
+        The user's own profiles; one with a bundled name replaces the bundled one.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, or the file cannot be read or is not valid.
+    """
+    if _is_path(name_or_path):
+        return _load(Path(name_or_path), HardwareProfile)
+    paths = _profiles(folder)
+    name = str(name_or_path)
+    if name not in paths:
+        raise unknown_name("hardware", name, paths)
+    return _load(paths[name], HardwareProfile)
+
+
+def load_calibration(device_or_path: str | Path, folder: Path | None = None) -> Calibration | None:
+    """Load the calibration of a device (by name) or from a path.
+
+    A name is looked up in `folder`/calibrations, then among the bundled files; None if neither
+    has one.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not valid, or a file found by name is another device's.
+    """
+    if _is_path(device_or_path):
+        return _load(Path(device_or_path), Calibration)
+    homes = [folder / "calibrations"] if folder else []
+    for home in [*homes, _bundled("calibrations")]:
+        path = home / f"{device_or_path}.yaml"
+        if path.is_file():
+            calibration = _load(path, Calibration)
+            _check_name(calibration, str(device_or_path), str(path))
+            return calibration
+    return None
+
+
+def check_device(calibration: Calibration, profile: HardwareProfile) -> None:
+    """Raise InputError if the calibration was made for another device than the profile's."""
+    _check_name(calibration, profile.name, "calibration")
+
+
+def _check_name(calibration: Calibration, name: str, where: str) -> None:
+    if calibration.device != name:
+        raise InputError(f"{where}: device: is '{calibration.device}', the hardware is '{name}'")
+
+
+def _load(path: Path, model: type[_Model]) -> _Model:
+    try:
+        return model.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise invalid(str(path), error) from error
+
+
+def _is_path(name_or_path: str | Path) -> bool:
+    path = Path(name_or_path)
+    return path.suffix in _SUFFIXES or path.is_file()
+
+
+def _profiles(folder: Path | None) -> dict[str, Path]:
+    paths = {path.stem: path for path in _yaml_files(_bundled("devices"))}
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: not a folder of hardware profiles")
+        paths |= {path.stem: path for path in _yaml_files(folder)}
+    return paths
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+
+
+def _bundled(folder: str) -> Path:
+    return Path(str(resources.files("ttcsim.hwprofiles"))) / folder

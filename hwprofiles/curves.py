@@ -1,0 +1,130 @@
+"""The forms of the step-cost and power model: one record per curve, with its fit error.
+
+Symbols of the formulas: m, n, k are the sizes of a matrix product, peak and bandwidth come from
+the hardware profile, ``exponent`` p joins two times as (a^p + b^p)^(1/p): 1 adds them, infinity
+takes the larger (a roofline).
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DATASHEET = "datasheet"  # as `borrowed_from`: no measured device stands behind the coefficients
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Fitted efficiencies may exceed 1 a little: clocks above nominal, or bytes counted too low.
+Efficiency = Annotated[float, Field(gt=0, le=2)]
+Exponent = Annotated[float, Field(gt=0)]
+
+
+class Group(BaseModel):
+    """Coefficients fitted together.
+
+    Parameters
+    ----------
+    source : str
+        What they were fitted on.
+    error : str
+        Fit error in words, for people.
+    borrowed_from : str or None
+        Name of the device they were fitted on, if it is another one; "datasheet" if none was.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    source: str = Field(min_length=1)
+    error: str = Field(min_length=1)
+    borrowed_from: str | None = None
+
+
+class GemmCurve(Group):
+    """Dense matrix product: t = latency_s + (a^p + b^p)^(1/p). [s]
+
+    Plain form (``wave`` None): a = 2·m·n·k / (peak·compute_efficiency). Tiled form:
+    a = 2·k·128·t·(ceil(m/t)·ceil(n/128) + wave·compute_units) / (peak·compute_efficiency) with
+    t = 64 if m <= 64 else 128. Both: b = bytes of weights, input and output
+    / (bandwidth·memory_efficiency).
+    """
+
+    compute_efficiency: Efficiency
+    memory_efficiency: Efficiency
+    latency_s: NonNegative
+    exponent: Exponent
+    wave: NonNegative | None = None
+
+
+class DecodeAttentionCurve(Group):
+    """t = latency_s + sequence_head_s·sequences·kv_heads + KV bytes/(bandwidth·efficiency). [s]"""
+
+    latency_s: NonNegative
+    memory_efficiency: Efficiency
+    sequence_head_s: NonNegative
+
+
+class PrefillAttentionCurve(Group):
+    """Attention of a chunk of s new tokens after `prior` ones, per sequence and layer. [s]
+
+    t = latency_s + 4·heads·head_dim·s·(s/2 + prior + extra_tokens) / (peak·compute_efficiency)
+    """
+
+    latency_s: NonNegative
+    compute_efficiency: Efficiency
+    extra_tokens: NonNegative
+
+
+class AllReduceCurve(Group):
+    """t = (latency_s^p + (message bytes/(link rate·link_efficiency))^p)^(1/p). [s]
+
+    The link rate is ``links.intra_node.bytes_per_s`` of the profile.
+    """
+
+    latency_s: NonNegative
+    link_efficiency: Efficiency
+    exponent: Exponent
+
+
+class MoeCurve(Group):
+    """Expert layer for T tokens with k experts each. [s]
+
+    t = latency_s + routed_token_s·T·k + (a^p + b^p)^(1/p), a = FLOP/(peak·compute_efficiency),
+    b = bytes of the touched experts/(bandwidth·memory_efficiency)
+    """
+
+    latency_s: NonNegative
+    compute_efficiency: Efficiency
+    memory_efficiency: Efficiency
+    routed_token_s: NonNegative
+    exponent: Exponent
+
+
+class Overheads(Group):
+    """What a step costs beside its operators.
+
+    Parameters
+    ----------
+    step_s, layer_s, sequence_s : float
+        Per step, per layer and step, per sequence and step. [s]
+    logit_s : float
+        Per sequence that samples and vocabulary entry. [s]
+    tail : float
+        Factor on tail time = layers·(max - mean context)·head_dim·4 B /
+        (bandwidth·memory_efficiency/compute_units)·min(1, sequences·kv_heads
+        /(0.8·compute_units)): the longest sequence keeps one compute unit busy. [1]
+    """
+
+    step_s: NonNegative
+    layer_s: NonNegative
+    sequence_s: NonNegative
+    logit_s: NonNegative
+    tail: NonNegative
+
+
+class PowerCurve(Group):
+    """Power of one device; the limit is ``power.max_w`` of the profile.
+
+    P = idle_w + active_w·(1 - all-reduce time/step) + j_per_flop·FLOP/s, then
+    P / (1 + (P/limit)^8)^(1/8). [W]
+    """
+
+    idle_w: NonNegative
+    active_w: NonNegative
+    j_per_flop: NonNegative

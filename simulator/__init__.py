@@ -1,0 +1,1 @@
+"""What happens over time: architecture, step cost, KV blocks, scheduler, engine, cluster."""

@@ -1,0 +1,80 @@
+"""How many KV blocks fit beside the weights: vLLM's memory rule, with a modelled profile run."""
+
+from dataclasses import dataclass
+
+from ttcsim.errors import InputError
+from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture
+
+NON_TORCH_BYTES = 1 << 30
+"""CUDA context, NCCL and captured graphs of one GPU. Assumption: about 1 GiB; a measured number of
+KV blocks can be given instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of one device of an engine. [bytes]"""
+
+    requested: int
+    weights: int
+    activations: int
+    other: int
+    block: int
+
+    @property
+    def left(self) -> int:
+        """What remains for KV blocks; negative if the model does not fit."""
+        return self.requested - self.weights - self.activations - self.other
+
+    @property
+    def blocks(self) -> int:
+        """KV blocks that fit, the null block included."""
+        return max(self.left, 0) // self.block
+
+
+def memory(
+    model: Architecture,
+    profile: HardwareProfile,
+    tensor_parallel: int,
+    utilization: float,
+    block_size: int,
+    max_num_batched_tokens: int,
+    max_num_seqs: int,
+) -> Memory:
+    """Split a device's memory as vLLM does when it starts (docs/scheduling.md, capacity).
+
+    requested = memory · utilization; KV gets what weights, the peak of a profile run with a full
+    token budget, and everything outside of torch leave over. The peak is modelled as one layer's
+    activations plus the logits of `max_num_seqs` sequences in 16 and 32 bit.
+    """
+    value = BYTES_PER_VALUE[model.dtype]
+    parts = model.feed_forward
+    width = max(parts.intermediate, parts.shared_intermediate)
+    if parts.routed:
+        width = max(width, parts.routed.top_k * parts.routed.intermediate)
+    per_token = (4 * model.hidden + 3 * width / tensor_parallel) * value
+    samples = min(max_num_batched_tokens, max_num_seqs)
+    logits = samples * model.vocab * (value + 4)
+    return Memory(
+        requested=int(profile.require("memory.hbm.bytes") * utilization),
+        weights=model.weight_bytes(tensor_parallel),
+        activations=round(max_num_batched_tokens * per_token + logits),
+        other=NON_TORCH_BYTES if profile.kind == "gpu" else 0,
+        block=model.kv_bytes_per_token(tensor_parallel) * block_size,
+    )
+
+
+def kv_blocks(name: str, found: Memory) -> int:
+    """Return the number of blocks.
+
+    Raises:
+        InputError: If not even two fit; says by how many bytes.
+    """
+    if found.blocks < 2:
+        short = 2 * found.block - found.left
+        raise InputError(
+            f"{name} does not fit: {short:,} bytes too many for one device ({found.requested:,}"
+            f" usable; weights {found.weights:,}, activations {found.activations:,},"
+            f" other {found.other:,}); use more tensor parallelism or a narrower weight_dtype"
+        )
+    return found.blocks

@@ -1,0 +1,356 @@
+"""One model replica over time: vLLM's step loop around a scheduler, with modelled durations.
+
+The engine wakes at loop boundaries that matter and never once per token: a stretch of steps in
+which nothing can be decided is one event, cut short when something arrives. Order within one
+instant is fixed: first whatever strategies and arrivals do, then steps that end, then the loop
+boundary, where the engine looks at its input. So no result depends on how a stretch was cut.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import simpy
+from simpy.events import Event
+
+from ttcsim.simulator.device import Device
+from ttcsim.simulator.ledger import EnergyLedger
+from ttcsim.simulator.lockstep import LockstepScheduler
+from ttcsim.simulator.request import Batch, Request, Status
+from ttcsim.simulator.scheduler import Scheduler
+from ttcsim.simulator.series import EngineSeries
+from ttcsim.simulator.step_cost import Prefill, StepCost, StepRow
+
+STEP_ENDS = 10
+"""Priority of ends of steps at one instant: after everything SimPy itself schedules (0 and 1)."""
+BOUNDARY = 1_000_000
+"""Priority of loop boundaries: after all ends of steps."""
+FRUITLESS_STEPS = 100_000
+"""Steps in a row without a token after which an engine counts as stuck."""
+
+Listener = Callable[[Request], None]
+
+
+class StuckError(RuntimeError):
+    """An engine can make no progress (vLLM itself can livelock); names who starves."""
+
+
+class _Flight:
+    """A batch that runs or is about to, with its cost."""
+
+    __slots__ = ("batch", "decode_duration", "duration", "row")
+
+    def __init__(self, batch: Batch, row: StepRow | None, decode_duration: int) -> None:
+        self.batch = batch
+        self.row = row
+        self.decode_duration = decode_duration
+        self.duration = row.duration_at(batch.context_tokens) if row else 0
+
+
+class _Stretch:
+    """Quiet steps under way: the m-th ends at `origin` + the duration of `m - queued` steps."""
+
+    __slots__ = ("context", "decoders", "origin", "queued", "row", "steps")
+
+    def __init__(
+        self, origin: int, queued: int, steps: int, context: int, decoders: int, row: StepRow
+    ) -> None:
+        self.origin, self.queued, self.steps = origin, queued, steps
+        self.context, self.decoders, self.row = context, decoders, row
+
+    def end(self, steps: int) -> int:
+        """When the loop comes round after `steps` steps. [as]"""
+        run = steps - self.queued
+        return self.origin + self.row.durations(run, self.context, self.decoders)
+
+    def steps_until(self, tick: int) -> int:
+        """Fewest steps, at least one, after which it is `tick` or later."""
+        low, high = 1, self.steps
+        while low < high:
+            middle = (low + high) // 2
+            if self.end(middle) >= tick:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+
+class Engine:
+    """A replica: submit requests, cancel them, hear of first tokens and of ends.
+
+    Args:
+        env: The clock, in attoseconds.
+        scheduler: Fresh scheduler; the engine owns it from now on.
+        cost: Cost of its steps.
+        device: What it runs on; engines that share one take turns, step by step.
+        index: Settles the order of engines whose steps end at the same instant.
+        on_first_token: Called at the end of the step that brought a request's first token.
+        on_end: Called when a request has finished or has been dropped.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        scheduler: Scheduler,
+        cost: StepCost,
+        device: Device,
+        index: int,
+        on_first_token: Listener,
+        on_end: Listener,
+    ) -> None:
+        self.env = env
+        self.scheduler = scheduler
+        self.cost = cost
+        self.device = device
+        self.ledger = EnergyLedger()
+        self.series = EngineSeries()
+        self._lockstep = scheduler if isinstance(scheduler, LockstepScheduler) else None
+        self._depth = scheduler.config.queue_depth
+        self.index = index
+        self._on_first_token, self._on_end = on_first_token, on_end
+        self._inbox: list[Request] = []
+        self._aborts: list[Request] = []
+        self._flights: deque[_Flight] = deque()
+        self._ends_at: int | None = None  # when the oldest flight ends, if it has started
+        self._stretch: _Stretch | None = None
+        self._boundary_due = False
+        self._ends_number = 0
+        self._fruitless = 0
+
+    # -- from outside --------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Hand over a request; the engine sees it at its next loop boundary."""
+        self._inbox.append(request)
+        self._look_up()
+
+    def cancel(self, request: Request) -> None:
+        """Drop a request at the end of the step that is running, or at once if none is."""
+        self._aborts.append(request)
+        self._look_up()
+
+    def yield_device(self) -> None:
+        """Somebody else waits for the device: end the stretch with the current step."""
+        self._cut_stretch()
+
+    @property
+    def load(self) -> int:
+        """Requests waiting, running or handed over."""
+        return len(self.scheduler.waiting) + len(self.scheduler.running) + len(self._inbox)
+
+    def _look_up(self) -> None:
+        if self._stretch is not None:
+            # Whoever waits already is sure to be served first, and cannot be in a stretch.
+            if self._aborts or not self.scheduler.waiting:
+                self._cut_stretch()
+        elif not self._flights:
+            self._boundary_soon()
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _call(self, delay: int, priority: int, then: Callable[[Event], None]) -> None:
+        event = Event(self.env)
+        event._ok, event._value = True, None
+        event.callbacks = [then]
+        self.env.schedule(event, priority + self.index, delay)  # type: ignore[arg-type]
+
+    def _end_at(self, tick: int, then: Callable[[], None]) -> None:
+        """Call `then` at `tick` as an end of a step, unless another end is set before."""
+        self._ends_number += 1
+        number = self._ends_number
+
+        def end(_: Event) -> None:
+            if number == self._ends_number:
+                then()
+
+        self._call(tick - self._now, STEP_ENDS, end)
+
+    def _boundary_soon(self) -> None:
+        if not self._boundary_due:
+            self._boundary_due = True
+            self._call(0, BOUNDARY, self._boundary)
+
+    @property
+    def _now(self) -> int:
+        return self.env.now  # type: ignore[return-value]
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _boundary(self, _: Event) -> None:
+        """Look at the input, then decide batches until the queue is full."""
+        self._boundary_due = False
+        scheduler = self.scheduler
+        self._take_input()
+        while scheduler.has_requests() and len(self._flights) < self._depth:
+            if self._start_stretch():
+                break
+            batch = self._schedule()
+            if not _nonempty(batch) and not scheduler.has_requests():
+                break
+        self._note()
+        self._start_oldest()
+
+    def _take_input(self) -> None:
+        for request in self._inbox:
+            self.scheduler.add(request)
+        self._inbox.clear()
+        self._abort()
+
+    def _abort(self) -> None:
+        if self._aborts:
+            aborts, self._aborts = self._aborts, []
+            for request in aborts:
+                if request.status in (Status.WAITING, Status.RUNNING):
+                    self.scheduler.abort(request)
+                    self._left(request)
+                    self._on_end(request)
+
+    def _schedule(self) -> Batch:
+        batch = self.scheduler.schedule()
+        for request in batch.preempted:
+            self._left(request)
+        self._guard(batch)
+        if not _nonempty(batch):
+            self._flights.append(_Flight(batch, None, 0))
+            return batch
+        prefills = tuple(
+            Prefill(tokens, request.computed - tokens, batch.samples[request] is not None)
+            for request, tokens in batch.prefills.items()
+        )
+        spread = batch.decoders * batch.longest_context - batch.context_tokens
+        row = self.cost.row(batch.decoders, spread, prefills)
+        decode_duration = 0
+        if batch.decoders:
+            alone = self.cost.row(batch.decoders, spread) if prefills else row
+            decode_duration = alone.duration_at(batch.context_tokens)
+        self._flights.append(_Flight(batch, row, decode_duration))
+        return batch
+
+    def _guard(self, batch: Batch) -> None:
+        """vLLM itself can loop without progress; say so instead of looping along."""
+        progress = batch.decoders or any(n is not None for n in batch.samples.values())
+        self._fruitless = 0 if progress else self._fruitless + 1
+        if self._fruitless > FRUITLESS_STEPS:
+            starving = next(iter(batch.prefills or self.scheduler.waiting))
+            raise StuckError(f"no token in {self._fruitless} steps: {starving.id} starves")
+
+    def _start_oldest(self) -> None:
+        """Run the oldest batch as soon as the device is free."""
+        if self._flights and self._ends_at is None and self.device.acquire(self, self._run_oldest):
+            self._run_oldest()
+
+    def _run_oldest(self) -> None:
+        self._ends_at = self._now + self._flights[0].duration
+        self._end_at(self._ends_at, self._step_ends)
+
+    def _step_ends(self) -> None:
+        """The oldest batch has run: deliver, start the next one, come round the loop."""
+        flight = self._flights.popleft()
+        self._ends_at = None
+        self._book(flight)
+        self._deliver(flight.batch)
+        self.device.release()
+        self._start_oldest()
+        self._boundary_soon()
+
+    def _book(self, flight: _Flight) -> None:
+        if flight.row is None:
+            self.ledger.skip()
+        else:
+            self.device.busy_ticks += flight.duration
+            self.ledger.step(flight.batch, flight.row, flight.decode_duration)
+
+    def _deliver(self, batch: Batch) -> None:
+        """Drop what was cancelled while the batch ran, then hand out its tokens."""
+        self._note()
+        sampled = [r for r in batch.prefills if batch.samples[r] is not None]
+        if self._lockstep is not None:
+            for request in sampled:
+                self.ledger.start(request)
+        self._abort()
+        finished = self.scheduler.update(batch)
+        for request in sampled:
+            if request.status is not Status.ABORTED:
+                self._on_first_token(request)
+        for request in finished:
+            self._left(request)
+            self._on_end(request)
+
+    def _left(self, request: Request) -> None:
+        if self._lockstep is not None:
+            self.ledger.leave(request)
+
+    def _note(self) -> None:
+        scheduler = self.scheduler
+        self.series.note(
+            self._now, len(scheduler.running), len(scheduler.waiting), scheduler.pool.used_blocks
+        )
+
+    # -- many steps at once --------------------------------------------------------------------
+
+    def _start_stretch(self) -> bool:
+        """Take the coming quiet steps as one event, if there are several."""
+        scheduler = self._lockstep
+        if scheduler is None or len(self._flights) != self._depth - 1 or self.device.contended:
+            return False
+        if self._flights:  # asynchronous: one batch runs while the next is decided
+            if self._ends_at is None or not _quiet(self._flights[0].batch):
+                return False
+        elif not self.device.free:
+            return False
+        steps = scheduler.quiet_steps()
+        if steps < 2:
+            return False
+        decoders = scheduler.decoders
+        context = scheduler.context_tokens + decoders
+        spread = decoders * (scheduler.longest_context() + 1) - context
+        row = self.cost.row(decoders, spread)
+        queued = len(self._flights)
+        origin = self._now if self._ends_at is None else self._ends_at
+        if not queued:
+            self.device.acquire(self, self._run_oldest)
+        self._stretch = stretch = _Stretch(origin, queued, steps, context, decoders, row)
+        self._end_at(stretch.end(steps), self._stretch_ends)
+        return True
+
+    def _cut_stretch(self) -> None:
+        """Something has come up: end the stretch with the step that is running."""
+        stretch = self._stretch
+        if stretch is not None:
+            steps = stretch.steps_until(self._now)
+            if steps < stretch.steps:
+                stretch.steps = steps
+                self._end_at(stretch.end(steps), self._stretch_ends)
+
+    def _stretch_ends(self) -> None:
+        """Book all steps but the last `depth`, which then end or run on like any other."""
+        stretch, self._stretch = self._stretch, None
+        assert stretch is not None
+        assert self._lockstep is not None
+        batch = self._lockstep.advance(stretch.steps)
+        quiet = stretch.steps - 1
+        if stretch.queued and quiet:
+            self._book(self._flights.popleft())
+            quiet -= 1
+        if quiet:
+            context, decoders, row = stretch.context, stretch.decoders, stretch.row
+            self.device.busy_ticks += row.durations(quiet, context, decoders)
+            self.ledger.stretch(quiet, context, decoders, row)
+        if stretch.queued and not self._flights:
+            self._flights.append(self._flight_of(stretch, batch.context_tokens - batch.decoders))
+        self._flights.append(self._flight_of(stretch, batch.context_tokens, batch))
+        self._step_ends()
+
+    @staticmethod
+    def _flight_of(stretch: _Stretch, context: int, batch: Batch | None = None) -> _Flight:
+        if batch is None:
+            batch = Batch(decoders=stretch.decoders, context_tokens=context)
+        return _Flight(batch, stretch.row, stretch.row.duration_at(context))
+
+
+def _nonempty(batch: Batch) -> bool:
+    return bool(batch.scheduled) or batch.decoders > 0
+
+
+def _quiet(batch: Batch) -> bool:
+    """Whether nobody waits for this batch to come back."""
+    return not batch.prefills and not batch.finishing and batch.decoders > 0

@@ -1,0 +1,82 @@
+"""Models by name: bundled configurations, and configurations of your own by path."""
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from ttcsim.errors import unknown_name
+from ttcsim.simulator.architecture import Architecture
+from ttcsim.simulator.model_config import read_architecture
+from ttcsim.simulator.model_fields import read_fields
+
+_CONFIG = "config.json"
+_BUNDLED_SUFFIX = f"_{_CONFIG}"
+
+
+def model_names() -> list[str]:
+    """Return the `Org/Name` of every bundled configuration, sorted."""
+    return sorted(_bundled())
+
+
+def load_model(name_or_path: str | Path) -> Architecture:
+    """Load a bundled model by name, or any supported one from a config.json or its directory.
+
+    A name is `Org/Name` or `Name`; "Meta-" before and "-Instruct" after it may be there or not. A
+    hf_quant_config.json beside a config.json is read too. Raises InputError for a name that is not
+    bundled and for configurations that cannot be read or are not supported.
+
+    >>> load_model("Llama-3.1-8B-Instruct").name
+    'meta-llama/Meta-Llama-3.1-8B'
+    """
+    if isinstance(name_or_path, str):
+        name = _find(name_or_path)
+        if name is not None:
+            return _load(name, _bundled()[name])
+    path = Path(name_or_path).expanduser()
+    looks_like_path = isinstance(name_or_path, Path) or path.suffix == ".json"
+    if not looks_like_path and not path.exists():
+        raise unknown_name("model", str(name_or_path), model_names())
+    path = path / _CONFIG if path.is_dir() else path
+    return _load(_name_of(path), path)
+
+
+@cache
+def _bundled() -> dict[str, Path]:
+    # As a plain path: packages with data are installed as directories, never inside a zip file.
+    folder = Path(str(files("ttcsim.simulator").joinpath("models")))
+    paths = folder.glob(f"*{_BUNDLED_SUFFIX}")
+    return {_name_of(path): path for path in paths if not _is_quantisation(path)}
+
+
+def _is_quantisation(path: Path) -> bool:
+    return path.name.endswith("hf_quant_config.json")
+
+
+def _name_of(path: Path) -> str:
+    """Return the model's name: `Org--Name_config.json` by file, `Name/config.json` by folder."""
+    if path.name == _CONFIG:
+        return path.resolve().parent.name
+    return path.stem.removesuffix("_config").replace("--", "/")
+
+
+def _find(wanted: str) -> str | None:
+    """Return the bundled name that `wanted` means, or None."""
+    if wanted in _bundled():
+        return wanted
+    org, _, bare = wanted.rpartition("/")
+    for name in model_names():
+        bundled_org, _, bundled_bare = name.rpartition("/")
+        if org in ("", bundled_org) and _plain(bare) == _plain(bundled_bare):
+            return name
+    return None
+
+
+def _plain(bare: str) -> str:
+    return bare.removeprefix("Meta-").removesuffix("-Instruct")
+
+
+def _load(name: str, path: Path) -> Architecture:
+    quantisation = path.with_name(path.name.removesuffix(_CONFIG) + "hf_quant_config.json")
+    has_quantisation = path.name.endswith(_CONFIG) and quantisation.is_file()
+    config = read_fields(path)
+    return read_architecture(name, config, read_fields(quantisation) if has_quantisation else None)

@@ -1,0 +1,149 @@
+"""The parts of a transformer: matrices, experts, attention heads, and how wide their values are.
+
+`ttcsim.simulator.architecture` puts them together and passes their names on.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+GemmGroup = Literal["attention", "mlp", "experts", "lm_head"]
+
+BYTES_PER_VALUE: Final[dict[str, float]] = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    # Scales per 128x128 block, channel or tensor add less than 0.1 % and are left out.
+    "fp8": 1.0,
+    "int8": 1.0,
+    # AWQ and GPTQ, groups of 128: a 16-bit scale and a 4-bit zero point per group.
+    "int4": 0.5 + (2.0 + 0.5) / 128,
+    # MXFP4 (OCP Microscaling Formats v1.0): one 8-bit scale per 32 values. NVFP4 has one per 16,
+    # 0.5625 bytes, so its weights are read 5.6 % too small.
+    "fp4": 0.5 + 1.0 / 32,
+}
+"""Bytes that one weight takes, scales included. [bytes]"""
+
+FULL_WIDTH_DTYPES: Final = ("fp32", "bf16", "fp16")
+"""Dtypes that activations, embeddings, norms and router can have."""
+
+KV_DTYPES: Final = (*FULL_WIDTH_DTYPES, "fp8", "int8")
+"""Dtypes of the KV cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """One weight matrix of one rank: `n` outputs, `k` inputs, in `count` layers."""
+
+    name: str
+    group: GemmGroup
+    n: int
+    k: int
+    count: int
+    dtype: str
+
+    @property
+    def values(self) -> int:
+        """Weights in all layers: n·k·count."""
+        return self.n * self.k * self.count
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of the matrix in one layer: n·k·bytes(dtype). [bytes]"""
+        return self.n * self.k * BYTES_PER_VALUE[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The routed experts of one rank: three matrices each (gate, up, down) in `layers` layers.
+
+    Every rank holds a slice of every expert; `intermediate` is the slice's width.
+    """
+
+    layers: int
+    experts: int
+    top_k: int
+    hidden: int
+    intermediate: int
+    dtype: str
+
+    @property
+    def values_per_expert(self) -> int:
+        """Weights of one expert in one layer: 3·hidden·intermediate."""
+        return 3 * self.hidden * self.intermediate
+
+    @property
+    def bytes_per_expert(self) -> float:
+        """Bytes of one expert in one layer. [bytes]"""
+        return self.values_per_expert * BYTES_PER_VALUE[self.dtype]
+
+    def touched(self, tokens: int) -> float:
+        """Return the expected number of distinct experts that `tokens` tokens use in one layer.
+
+        E·(1 - (1 - k/E)^tokens), if every token picks k of the E experts at random.
+
+        >>> Experts(1, experts=8, top_k=2, hidden=1, intermediate=1, dtype="bf16").touched(1)
+        2.0
+        """
+        return self.experts * (1.0 - (1.0 - self.top_k / self.experts) ** tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Heads of the whole model, and the layers whose attention sees everything or a window.
+
+    kind "gqa" caches `kv_heads` keys of `head_dim` and values of `value_dim` per token and layer;
+    kind "mla" caches one latent of `latent_dim` (kv_lora_rank + rotary part; 0 for "gqa").
+    """
+
+    kind: Literal["gqa", "mla"]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    latent_dim: int
+    full_layers: int
+    sliding_layers: int
+    window: int | None
+
+    def kv_heads_per_rank(self, tp: int) -> int:
+        """Return max(1, kv_heads/tp): with more ranks than KV heads, heads are replicated."""
+        return max(1, self.kv_heads // tp)
+
+    def kv_values_per_token(self, tp: int) -> int:
+        """Return the values that one token adds to the KV cache of one layer on one rank."""
+        if self.kind == "mla":
+            return self.latent_dim
+        return self.kv_heads_per_rank(tp) * (self.head_dim + self.value_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """Ranks of multi-head latent attention. `q_rank` None: queries are projected in one step."""
+
+    q_rank: int | None
+    kv_rank: int
+    rope_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """What follows attention: dense layers, and layers of routed (and shared) experts.
+
+    `intermediate` is the width in the `dense_layers` dense layers, `shared_intermediate` that of
+    all shared experts of a layer together (0: none), `expert_bias` whether experts have biases.
+    """
+
+    dense_layers: int
+    intermediate: int
+    shared_intermediate: int
+    routed: Experts | None
+    expert_bias: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WeightDtypes:
+    """Dtype of the matrices of attention, of dense layers and of shared experts."""
+
+    attention: str
+    mlp: str
+    shared: str

@@ -1,0 +1,137 @@
+"""Everything a simulation needs: deployments, questions, arrivals, a strategy and a seed."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from ttcsim.errors import InputError, invalid, read_yaml
+from ttcsim.workloads.arrivals import AllAtOnce, Arrivals
+from ttcsim.workloads.strategies import make_strategy, parse_strategy
+from ttcsim.workloads.strategy import Strategy
+from ttcsim.workloads.synthetic import SyntheticSpec
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineOptions(_Record):
+    """Engine settings under vLLM's names; None means vLLM 0.32's default for the device."""
+
+    block_size: int = Field(16, ge=1, description="tokens of a KV block")
+    max_num_seqs: int | None = Field(None, ge=1, description="most running requests")
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="token budget of a step")
+    max_model_len: int | None = Field(
+        None, ge=2, description="longest prompt and output; None: the model's, as far as KV allows"
+    )
+    gpu_memory_utilization: float = Field(0.92, gt=0, le=1, description="share of memory to use")
+    num_gpu_blocks: int | None = Field(
+        None, ge=2, description="KV blocks, the null block included, instead of what memory allows"
+    )
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    async_scheduling: bool | None = Field(
+        None, description="decide a step before the one before has returned; None: on GPUs"
+    )
+    watermark: float = Field(0.0, ge=0, lt=1, description="share of blocks kept free at admission")
+    step_by_step: bool = Field(
+        False, description="simulate every step by itself: slow, and must give the same result"
+    )
+
+
+class FrontEnd(_Record):
+    """Latency of server and client around the engine; it belongs to neither device nor model."""
+
+    ingest_s: float = Field(0.0, ge=0, description="from sending a request to the engine's input")
+    output_s: float = Field(0.0, ge=0, description="from the end of a step to the client")
+
+
+class Deployment(_Record):
+    """A model on devices: what serves calls."""
+
+    model: str = Field(description="Hugging Face name, or path of a config.json")
+    hardware: str = Field(description="name or path of a hardware profile")
+    replicas: int = Field(1, ge=1, description="engines behind the router")
+    tensor_parallel: int = Field(1, ge=1, description="devices of one engine")
+    weight_dtype: str | None = Field(None, description="other dtype of the weights, such as fp8")
+    kv_cache_dtype: str | None = Field(None, description="other dtype of the KV cache")
+    calibration: str | None = Field(
+        None, description="path of a calibration, or 'datasheet' for the bound without one"
+    )
+    usd_per_hour: float | None = Field(None, ge=0, description="price of one device instead")
+    router: Literal["least_loaded", "round_robin", "question"] = Field(
+        "least_loaded", description="which replica gets a call; question: all calls of a question"
+    )
+    engine: EngineOptions = EngineOptions()
+
+
+class Scenario(_Record):
+    """One experiment. `simulate(scenario)` gives its result; the same scenario, the same result."""
+
+    generator: Deployment
+    scorer: Deployment | None = None
+    scorer_placement: Literal["own_device", "colocated", "same_engine"] = Field(
+        "own_device",
+        description="colocated: both engines take turns on the generator's devices; same_engine: "
+        "the generator scores",
+    )
+    trace: str | SyntheticSpec = Field("math500_r1_8b", description="questions and samples")
+    questions: int | None = Field(
+        None, ge=1, description="how many are asked; more than the trace has: asked again"
+    )
+    arrivals: Annotated[Arrivals, Field(discriminator="kind")] = AllAtOnce()
+    strategy: SerializeAsAny[Strategy]
+    seed: int = Field(0, ge=0)
+    dprime: float = Field(
+        3.1,
+        ge=0,
+        description="separation of modelled scores, in standard deviations; 3.1 is that of the "
+        "reward model in the trace math_rm8 (728 right, 72 wrong samples)",
+    )
+    resample: bool = Field(False, description="reuse traced samples when there are too few")
+    front_end: FrontEnd = FrontEnd()
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _strategy(cls, found: Any) -> Any:
+        if isinstance(found, str):
+            return parse_strategy(found)
+        if isinstance(found, dict):
+            parameters = dict(found)
+            name = parameters.pop("name", None)
+            if not isinstance(name, str):
+                raise ValueError("needs a name")
+            return make_strategy(name, parameters)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `Scenario.model_validate` reads back (for bundled strategies)."""
+        plain = self.model_dump(mode="json")
+        plain["strategy"] = {"name": self.strategy.name, **plain["strategy"]}
+        return plain
+
+
+def make_scenario(where: str, fields: dict[str, Any]) -> Scenario:
+    """Validate the fields of a scenario, with errors that say where they come from.
+
+    Raises:
+        InputError: If a field is missing, unknown or out of range.
+    """
+    try:
+        return Scenario.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(where, error) from None
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario from a YAML file.
+
+    Raises:
+        InputError: If the file cannot be read or is not a scenario.
+    """
+    try:
+        return make_scenario(str(path), read_yaml(Path(path)))
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from None

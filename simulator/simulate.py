@@ -1,0 +1,211 @@
+"""Run a scenario: questions arrive, strategies ask, engines serve, the clock is virtual."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import simpy
+from simpy.events import Event
+
+from ttcsim.errors import InputError
+from ttcsim.simulator.cluster import Plan, make_clusters, make_plan
+from ttcsim.simulator.engine import StuckError
+from ttcsim.simulator.recorder import QuestionRecord, Recorder
+from ttcsim.simulator.results import Result
+from ttcsim.simulator.scenario import Scenario
+from ttcsim.simulator.simulated_caller import SimulatedCaller
+from ttcsim.simulator.step_cost import TICKS_PER_S
+from ttcsim.simulator.summary import RunFacts, engine_table, summarise
+from ttcsim.workloads.arrivals import ClosedLoop
+from ttcsim.workloads.asked import Asked
+from ttcsim.workloads.context import ContextSpace
+from ttcsim.workloads.question import Question
+from ttcsim.workloads.synthetic import generate
+from ttcsim.workloads.trace import Trace, load_trace
+
+Progress = Callable[[int, int], None]
+
+
+def simulate(
+    scenario: Scenario, *, trace: Trace | None = None, progress: Progress | None = None
+) -> Result:
+    """Run a scenario and return its tables and summary.
+
+    Args:
+        scenario: What to run.
+        trace: Questions to use instead of the scenario's.
+        progress: Called with (questions answered, questions) as they are answered.
+
+    Raises:
+        InputError: If the scenario cannot be run as it is; says what to change.
+    """
+    questions = trace or questions_of(scenario)
+    return _Run(scenario, questions, plans_of(scenario), progress).result()
+
+
+def questions_of(scenario: Scenario) -> Trace:
+    """The trace that a scenario names or describes.
+
+    Raises:
+        InputError: If the trace does not exist or is not valid.
+    """
+    if isinstance(scenario.trace, str):
+        return load_trace(scenario.trace)
+    return generate(scenario.trace, scenario.seed)
+
+
+def plans_of(scenario: Scenario) -> list[Plan]:
+    """The deployments of a scenario, worked out; the generator first.
+
+    Raises:
+        InputError: If one cannot stand, or the strategy needs one that is missing.
+    """
+    needed = scenario.strategy.deployments()
+    placement = scenario.scorer_placement
+    if "scorer" not in needed or placement == "same_engine":
+        return [make_plan("generator", scenario.generator)]
+    if scenario.scorer is None:
+        raise InputError(
+            f"strategy {scenario.strategy.name} needs a scorer: give one, or set"
+            " scorer_placement to same_engine"
+        )
+    if placement == "own_device":
+        plans = [("generator", scenario.generator, 1.0), ("scorer", scenario.scorer, 1.0)]
+    else:
+        _check_colocated(scenario)
+        # Each engine gets half of the shared memory, as search-and-learn does.
+        plans = [("generator", scenario.generator, 0.5), ("scorer", scenario.scorer, 0.5)]
+    return [make_plan(name, deployment, share) for name, deployment, share in plans]
+
+
+def _check_colocated(scenario: Scenario) -> None:
+    own, scorer = scenario.generator, scenario.scorer
+    assert scorer is not None
+    for field in ("hardware", "replicas", "tensor_parallel"):
+        if getattr(own, field) != getattr(scorer, field):
+            raise InputError(
+                f"scorer.{field}: a colocated scorer stands on the generator's devices, so it"
+                f" must be {getattr(own, field)!r} (found {getattr(scorer, field)!r})"
+            )
+
+
+class _Run:
+    """One simulation: clock, clusters, questions under way."""
+
+    def __init__(
+        self, scenario: Scenario, trace: Trace, plans: list[Plan], progress: Progress | None
+    ) -> None:
+        self._scenario = scenario
+        self._trace = trace
+        self._plans = plans
+        self._progress = progress
+        self._env = simpy.Environment(initial_time=0)
+        self._recorder = Recorder()
+        self._space = ContextSpace()
+        self._questions = list(_asked_questions(trace, scenario.questions))
+        self._waiting: deque[tuple[Question, QuestionRecord]] = deque()
+        self._in_flight = 0
+        self._answered = 0
+        self._closed_loop = isinstance(scenario.arrivals, ClosedLoop)
+        self._limit = _limit(scenario)
+        self._clusters, self._devices = make_clusters(
+            self._env,
+            plans,
+            scenario.scorer_placement == "colocated",
+            lambda request: request.tag.caller.got_first_token(request.tag),
+            lambda request: request.tag.caller.ended(request.tag),
+        )
+        self._served = dict(self._clusters)
+        if scenario.scorer_placement == "same_engine":
+            self._served["scorer"] = self._clusters["generator"]
+
+    def result(self) -> Result:
+        """Run to the end and put the tables together."""
+        self._env.process(self._release())
+        self._env.run()
+        if self._answered < len(self._questions):
+            raise StuckError(
+                f"{len(self._questions) - self._answered} questions were never answered:"
+                " the strategy waits for calls that were cancelled"
+            )
+        self._recorder.close()
+        horizon: int = self._env.now  # type: ignore[assignment]
+        run = RunFacts(
+            self._scenario, self._trace, self._plans, self._clusters, self._devices, horizon
+        )
+        questions, calls = self._recorder.tables()
+        summary = summarise(run, questions, calls)
+        return Result(self._scenario.to_dict(), summary, questions, calls, engine_table(run))
+
+    def _release(self) -> Generator[Event, Any, None]:
+        """Release questions at their times; they start at once unless too many are in flight."""
+        scenario = self._scenario
+        times = scenario.arrivals.release_times_s(self._questions, scenario.seed)
+        for question, time in zip(self._questions, times.tolist(), strict=True):
+            delay = round(time * TICKS_PER_S) - self._now
+            if delay > 0:
+                yield self._env.timeout(delay)
+            self._waiting.append((question, QuestionRecord(question.id, self._now)))
+            self._start()
+
+    def _start(self) -> None:
+        while self._waiting and self._in_flight < self._limit:
+            self._in_flight += 1
+            self._env.process(self._ask(*self._waiting.popleft()))
+
+    def _ask(self, question: Question, record: QuestionRecord) -> Generator[Event, Any, None]:
+        """Run the strategy on one question."""
+        scenario = self._scenario
+        record.started = self._now
+        if self._closed_loop:
+            record.released = self._now
+        prompt = self._space.prompt(
+            question.prompt_tokens, [(segment.id, segment.tokens) for segment in question.prefix]
+        )
+        asked = Asked(
+            question, scenario.seed, prompt, scenario.dprime, scenario.resample, self._space
+        )
+        caller = SimulatedCaller(
+            self._env, self._served, asked, scenario.front_end, self._recorder.call_ended
+        )
+        self._recorder.opened(record, caller)
+        record.outcome = yield from scenario.strategy.run(asked, caller)
+        record.end = self._now
+        record.expected_accuracy = self._expected_accuracy(asked)
+        caller.cancel([each.call for each in caller.calls])
+        self._recorder.answered(record)
+        self._answered += 1
+        self._in_flight -= 1
+        self._start()
+        if self._progress:
+            self._progress(self._answered, len(self._questions))
+
+    def _expected_accuracy(self, asked: Asked) -> float | None:
+        strategy = self._scenario.strategy
+        if not strategy.selects or strategy.samples() > len(asked.question.samples):
+            return None
+        scores = asked.scores() if strategy.scored() else ()
+        return strategy.expected_accuracy(asked.question.samples, scores)
+
+    @property
+    def _now(self) -> int:
+        return self._env.now  # type: ignore[return-value]
+
+
+def _limit(scenario: Scenario) -> float:
+    """Most questions in flight."""
+    limit: float = scenario.strategy.in_flight() or math.inf
+    if isinstance(scenario.arrivals, ClosedLoop):
+        limit = min(limit, scenario.arrivals.concurrency)
+    return limit
+
+
+def _asked_questions(trace: Trace, count: int | None) -> Iterator[Question]:
+    """The first `count` questions; when the trace ends they are asked again, under new names."""
+    traced = len(trace.questions)
+    for number in range(traced if count is None else count):
+        question = trace.questions[number % traced]
+        turn = number // traced
+        yield replace(question, id=f"{question.id}#{turn + 1}") if turn else question

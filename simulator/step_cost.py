@@ -1,0 +1,387 @@
+"""How long one engine step takes and how many joules: operators on one device, overheads, power.
+
+    duration = sum of operator curves + all-reduces + overheads + tail of uneven contexts
+    power    = limited(idle + active·(1 - all-reduce share) + joules per FLOP · FLOP/s)
+
+The curves and their fitted values live in `ttcsim.hwprofiles`; `docs/cost-model.md` says what each
+term means and where the forms come from. For a fixed set of decoders both duration and energy are
+(piecewise) linear in their summed context, so a stretch of steps has a closed-form sum. Inside,
+time is in attoseconds and energy in attojoules, as integers: sums are exact.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from ttcsim.hwprofiles.calibration import Calibration
+from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
+
+TICKS_PER_S = 10**18
+"""Resolution of time (attoseconds) and energy (attojoules); a step has about 1e16 ticks."""
+
+LIMIT_EXPONENT = 8
+"""How sharply power bends towards the board's limit: P/(1+(P/limit)^8)^(1/8)."""
+
+_TANGENT_POINTS = (0.0, 0.8, 1.0, 1.3)
+_CUDA_GRAPH_MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """One request's share of prefill in a step: `tokens` new ones after `prior` cached ones."""
+
+    tokens: int
+    prior: int
+    samples: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """Duration and energy of a step as functions of the decoders' summed context C.
+
+    duration(C) = fixed + per_context·C; energy(C) = min over pieces of (fixed + per_context·C),
+    because tangents of the concave power limit bound it from above. Integers: [as] and [aJ].
+    """
+
+    duration: int
+    duration_per_context: int
+    energy: tuple[tuple[int, int], ...]
+
+    def duration_at(self, context: int) -> int:
+        """Duration of the step with this summed context. [as]"""
+        return self.duration + self.duration_per_context * context
+
+    def energy_piece(self, context: int) -> tuple[int, int]:
+        """The (fixed, per context token) energy that applies at this summed context. [aJ]"""
+        if len(self.energy) == 1:
+            return self.energy[0]
+        return min(self.energy, key=lambda piece: piece[0] + piece[1] * context)
+
+    def durations(self, steps: int, context: int, decoders: int) -> int:
+        """Summed duration of `steps` steps, the first at `context`, growing by `decoders`. [as]"""
+        contexts = steps * context + decoders * (steps * (steps - 1) // 2)
+        return steps * self.duration + self.duration_per_context * contexts
+
+    def energies(self, steps: int, context: int, decoders: int) -> list[tuple[int, int, int]]:
+        """Pieces (steps, fixed, per context) that cover a stretch of steps, in order. [aJ]
+
+        Each piece of a minimum of lines applies on an interval, so equal ends mean no change.
+        """
+        first = self.energy_piece(context)
+        if first == self.energy_piece(context + decoders * (steps - 1)):
+            return [(steps, *first)]
+        half = steps // 2
+        return self.energies(half, context, decoders) + self.energies(
+            steps - half, context + decoders * half, decoders
+        )
+
+
+class StepCost:
+    """Cost of any batch of one model on `tensor_parallel` devices of one kind.
+
+    Raises:
+        InputError: If the profile or the calibration lacks a number that this model needs.
+    """
+
+    def __init__(
+        self,
+        model: Architecture,
+        profile: HardwareProfile,
+        calibration: Calibration,
+        tensor_parallel: int = 1,
+    ) -> None:
+        self.model = model
+        self.profile = profile
+        self.calibration = calibration
+        self.tp = tensor_parallel
+        self._bandwidth = profile.require("memory.hbm.bytes_per_s")
+        self._units = float(profile.compute_units)
+        self._gemms = model.gemms(tensor_parallel)
+        self._head = model.lm_head(tensor_parallel)
+        self._experts = model.experts(tensor_parallel)
+        self._shapes: dict[tuple[int, int], _Shape] = {}
+        self._decode_shapes: dict[int, _Shape] = {}
+        self.shape(1, 1)  # missing numbers show up now, not in the middle of a run
+
+    # -- public --------------------------------------------------------------------------------
+
+    def row(self, decoders: int, spread: int = 0, prefills: tuple[Prefill, ...] = ()) -> StepRow:
+        """Cost of a step as a function of the decoders' summed context.
+
+        `spread` is decoders · longest context - summed context of the decoders: how uneven they
+        are. [tokens]
+        """
+        shape = (
+            self._decode_shape(decoders)
+            if not prefills
+            else self._with_attention(decoders, prefills)
+        )
+        seconds = shape.seconds + shape.tail_s * spread
+        duration = round(seconds * TICKS_PER_S)
+        pieces = tuple(
+            (round(line.watts * duration + joules), line.per_context)
+            for line, joules in zip(self._lines, shape.joules, strict=True)
+        )
+        return StepRow(duration, self._context_ticks, pieces)
+
+    def _decode_shape(self, decoders: int) -> "_Shape":
+        found = self._decode_shapes.get(decoders)
+        if found is None:
+            found = self._decode_shapes[decoders] = self._with_attention(decoders, ())
+        return found
+
+    def _with_attention(self, decoders: int, prefills: tuple[Prefill, ...]) -> "_Shape":
+        tokens = decoders + sum(prefill.tokens for prefill in prefills)
+        samples = decoders + sum(prefill.samples for prefill in prefills)
+        base = self.shape(tokens, samples)
+        seconds, flops = base.seconds + self._decode_fixed_s(decoders), base.flops
+        if prefills:
+            more_s, more_flops = self._prefill_attention(prefills)
+            seconds, flops = seconds + more_s, flops + more_flops
+        return self._shape(seconds, base.all_reduce_s, flops, self._tail_s(decoders))
+
+    @cached_property
+    def idle_w(self) -> float:
+        """Power of all devices of one engine when nothing runs. [W]"""
+        return float(self.profile.power.idle_w) * self.tp
+
+    @property
+    def compute_dtype(self) -> str:
+        """Data type in which most weights are multiplied."""
+        return self._compute_dtype(self.model.weight_dtype)
+
+    # -- everything that depends on the number of tokens only -----------------------------------
+
+    def shape(self, tokens: int, samples: int) -> "_Shape":
+        """Duration, all-reduce part and FLOPs of a step without its attention over context."""
+        key = (tokens, samples)
+        found = self._shapes.get(key)
+        if found is None:
+            found = self._shapes[key] = self._measure(tokens, samples)
+        return found
+
+    def _measure(self, tokens: int, samples: int) -> "_Shape":
+        padded = self._padded(tokens)
+        over = self.calibration.overheads
+        seconds = math.fsum(gemm.count * self.gemm_s(gemm, padded) for gemm in self._gemms)
+        seconds += self._experts_s(padded) + self._elementwise_s(tokens)
+        all_reduce_s = self._all_reduce_s(padded)
+        if samples:
+            seconds += self.gemm_s(self._head, samples)
+        seconds += over.step_s + self.model.layers * over.layer_s
+        seconds += samples * (over.sequence_s + self.model.vocab * over.logit_s)
+        flops = self._flops(tokens, samples)
+        return self._shape(seconds + all_reduce_s, all_reduce_s, flops)
+
+    def _shape(
+        self, seconds: float, all_reduce_s: float, flops: float, tail_s: float = 0.0
+    ) -> "_Shape":
+        """Add to a duration the energy that does not follow from it, one term per line."""
+        joules = tuple(
+            (line.j_per_flop * flops - line.saved_w * all_reduce_s) * TICKS_PER_S
+            for line in self._lines
+        )
+        return _Shape(seconds, all_reduce_s, flops, tail_s, joules)
+
+    def _padded(self, tokens: int) -> int:
+        """Tokens after padding to the captured CUDA graph sizes (vLLM 0.32 defaults)."""
+        if self.profile.kind != "gpu" or tokens > _CUDA_GRAPH_MAX_TOKENS:
+            return tokens
+        if tokens <= 4:
+            return tokens if tokens <= 2 else 4
+        step = 8 if tokens <= 248 else 16
+        return -(-tokens // step) * step
+
+    def gemm_s(self, gemm: Gemm, tokens: int) -> float:
+        """Duration of one matrix product with `tokens` rows. [s]"""
+        dtype = self._compute_dtype(gemm.dtype)
+        curve = self.calibration.gemm_curve(dtype)
+        peak = self.profile.peak(dtype)
+        activations = tokens * (gemm.n + gemm.k) * BYTES_PER_VALUE[self.model.dtype]
+        memory_s = (gemm.weight_bytes + activations) / (self._bandwidth * curve.memory_efficiency)
+        if curve.wave is None:
+            flops = 2.0 * tokens * gemm.n * gemm.k
+        else:
+            tile = 64 if tokens <= 64 else 128
+            tiles = -(-tokens // tile) * -(-gemm.n // 128) + curve.wave * self._units
+            flops = 2.0 * gemm.k * 128 * tile * tiles
+        compute_s = flops / (peak * curve.compute_efficiency)
+        return curve.latency_s + _norm(compute_s, memory_s, curve.exponent)
+
+    def _compute_dtype(self, dtype: str) -> str:
+        """Narrow weights that the device cannot multiply are unpacked to the activations' dtype."""
+        weight_only = dtype == "int4" or (
+            dtype == "fp4" and "fp4" not in self.profile.peak_flops_per_s
+        )
+        return self.model.dtype if weight_only else dtype
+
+    def _experts_s(self, tokens: int) -> float:
+        """Routed experts of all layers: read the touched ones, compute on every routed token."""
+        experts, curve = self._experts, self.calibration.moe
+        if experts is None:
+            return 0.0
+        if curve is None:
+            self.calibration.time_borrowed_for(self.model.dtype, self.tp, moe=True)  # raises
+            raise AssertionError
+        dtype = self._compute_dtype(experts.dtype)
+        routed = tokens * experts.top_k
+        compute_s = (
+            2.0 * routed * experts.values_per_expert
+            / (self.profile.peak(dtype) * curve.compute_efficiency)
+        )  # fmt: skip
+        memory_s = (
+            experts.touched(tokens) * experts.bytes_per_expert
+            / (self._bandwidth * curve.memory_efficiency)
+        )  # fmt: skip
+        layer_s = curve.latency_s + routed * curve.routed_token_s
+        return experts.layers * (layer_s + _norm(compute_s, memory_s, curve.exponent))
+
+    def _elementwise_s(self, tokens: int) -> float:
+        """Norms, rotary embedding and activation: 16-bit traffic at nominal bandwidth."""
+        model, sizes = self.model, self.model.attention
+        parts = model.feed_forward
+        width = parts.intermediate if parts.dense_layers else parts.shared_intermediate
+        if parts.routed:
+            width = max(width, parts.routed.top_k * parts.routed.intermediate)
+        heads = (sizes.heads * sizes.head_dim + 2 * sizes.kv_heads * sizes.head_dim) / self.tp
+        values = 8 * model.hidden + 3 * width / self.tp + heads
+        return model.layers * tokens * 2.0 * values / self._bandwidth
+
+    def _all_reduce_s(self, tokens: int) -> float:
+        """Two all-reduces a layer over the hidden state of all tokens."""
+        if self.tp == 1:
+            return 0.0
+        curve = self.calibration.all_reduce_curve(self.tp)
+        message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
+        rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
+        return 2 * self.model.layers * _norm(curve.latency_s, message / rate, curve.exponent)
+
+    def _flops(self, tokens: int, samples: int) -> float:
+        """FLOPs of one device, attention over context left out."""
+        values = sum(gemm.values for gemm in self._gemms)
+        if self._experts is not None:
+            experts = self._experts
+            values += experts.layers * experts.top_k * experts.values_per_expert
+        return 2.0 * (tokens * values + samples * self._head.values)
+
+    # -- attention over context ------------------------------------------------------------------
+
+    @cached_property
+    def _context_token(self) -> tuple[float, float]:
+        """(seconds, FLOPs) that one token of context adds to a decode step."""
+        model, sizes = self.model, self.model.attention
+        curve = self.calibration.decode_attention
+        values = sizes.kv_values_per_token(self.tp)
+        layer_bytes = values * BYTES_PER_VALUE[model.kv_dtype]
+        layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
+        memory_s = layer_bytes / (self._bandwidth * curve.memory_efficiency)
+        compute_s = layer_flops / (
+            self.profile.peak(model.dtype) * self.calibration.prefill_attention.compute_efficiency
+        )
+        return sizes.full_layers * max(memory_s, compute_s), sizes.full_layers * layer_flops
+
+    @property
+    def _query_values(self) -> int:
+        """Values that a query head meets per context token; MLA decodes on the latent."""
+        model, sizes = self.model, self.model.attention
+        if model.latent is not None:
+            return 2 * model.latent.kv_rank + model.latent.rope_dim
+        return sizes.head_dim + sizes.value_dim
+
+    @cached_property
+    def _context_ticks(self) -> int:
+        return round(self._context_token[0] * TICKS_PER_S)
+
+    def _decode_fixed_s(self, decoders: int) -> float:
+        """The part of decode attention that does not grow with context."""
+        if not decoders:
+            return 0.0
+        sizes, curve = self.model.attention, self.calibration.decode_attention
+        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
+        seconds = self.model.layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
+        if sizes.sliding_layers and sizes.window:
+            # Contexts are taken to fill the window, which keeps the step linear in context.
+            layer_s = self._context_token[0] / max(sizes.full_layers, 1)
+            seconds += sizes.sliding_layers * decoders * sizes.window * layer_s
+        return seconds
+
+    def _tail_s(self, decoders: int) -> float:
+        """Tail per unit of spread: the longest context keeps one compute unit busy alone. [s]"""
+        factor = self.calibration.overheads.tail
+        if not decoders or not factor:
+            return 0.0
+        units = self._units
+        sizes, curve = self.model.attention, self.calibration.decode_attention
+        rate = self._bandwidth * curve.memory_efficiency / units
+        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
+        share = min(1.0, decoders * heads / (0.8 * units))
+        return factor * sizes.full_layers * sizes.head_dim * 4.0 / rate * share / decoders
+
+    def _prefill_attention(self, prefills: tuple[Prefill, ...]) -> tuple[float, float]:
+        """(seconds, FLOPs) of attention for the step's chunks of prompt."""
+        sizes, curve = self.model.attention, self.calibration.prefill_attention
+        heads = sizes.heads / self.tp
+        head_flops = 2.0 * heads * (sizes.head_dim + sizes.value_dim)
+        rate = self.profile.peak(self.model.dtype) * curve.compute_efficiency
+        kv_s = self._context_token[0] / max(sizes.full_layers, 1)
+        seconds = flops = 0.0
+        for prefill in prefills:
+            pairs = prefill.tokens * (prefill.tokens / 2 + prefill.prior)
+            compute_s = head_flops * (pairs + prefill.tokens * curve.extra_tokens) / rate
+            seconds += max(compute_s, prefill.prior * kv_s)
+            flops += head_flops * pairs
+        return self.model.layers * (curve.latency_s + seconds), self.model.layers * flops
+
+    # -- energy ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _lines(self) -> "tuple[_PowerLine, ...]":
+        """Tangents of the power limit; their minimum is within 1.5 % of the curve."""
+        power, limit = self.calibration.power, float(self.profile.power.max_w)
+        lines = []
+        for point in _TANGENT_POINTS:
+            bend = 1 + point**LIMIT_EXPONENT
+            slope = bend ** (-1 - 1 / LIMIT_EXPONENT)
+            lines.append((limit * point * (bend ** (-1 / LIMIT_EXPONENT) - slope), slope))
+        lines.append((limit, 0.0))
+        if power.j_per_flop == 0:
+            lines = [(0.0, 1.0)]  # a constant draw, at or below the limit as it stands
+        return tuple(self._line(offset_w, slope) for offset_w, slope in lines)
+
+    def _line(self, offset_w: float, slope: float) -> "_PowerLine":
+        power = self.calibration.power
+        watts = (offset_w + slope * (power.idle_w + power.active_w)) * self.tp
+        j_per_flop = slope * power.j_per_flop * self.tp
+        context_j = j_per_flop * self._context_token[1] * TICKS_PER_S
+        per_context = round(watts * self._context_ticks + context_j)
+        return _PowerLine(watts, slope * power.active_w * self.tp, j_per_flop, per_context)
+
+
+@dataclass(frozen=True, slots=True)
+class _PowerLine:
+    """Energy = watts·duration + j_per_flop·FLOPs - saved_w·all-reduce time, for all devices."""
+
+    watts: float
+    saved_w: float
+    j_per_flop: float
+    per_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A step but for its decoders' context: seconds, seconds per spread, energy per line [aJ]."""
+
+    seconds: float
+    all_reduce_s: float
+    flops: float
+    tail_s: float
+    joules: tuple[float, ...]
+
+
+def _norm(a: float, b: float, exponent: float) -> float:
+    """(a^p + b^p)^(1/p): the sum for p = 1, the larger for p = infinity."""
+    larger, smaller = (a, b) if a > b else (b, a)
+    if larger <= 0.0 or math.isinf(exponent):
+        return larger
+    return float(larger * (1.0 + (smaller / larger) ** exponent) ** (1.0 / exponent))

@@ -1,0 +1,228 @@
+"""Calibrations: what is fitted, what is borrowed, and what the datasheet alone gives."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ttcsim.errors import InputError
+from ttcsim.hwprofiles import (
+    Calibration,
+    check_device,
+    datasheet,
+    load_calibration,
+    load_profile,
+    profile_names,
+)
+
+H100 = ("h100_sxm",)
+LENT = {
+    "a100_sxm": (H100, "h100_sxm"),
+    "b200_sxm": (H100, None),
+    "cpu_2core": ((), "datasheet"),
+    "h100_sxm": ((), None),
+    "h200_sxm": (H100, "h100_sxm"),
+    "l40s": (H100, "h100_sxm"),
+    "rtx_4090": (("h100_sxm", "l40s"), "h100_sxm"),
+    "rtx_pro_6000_server": (H100, "h100_sxm"),
+}
+
+
+def calibration_of(name: str) -> Calibration:
+    calibration = load_calibration(name)
+    assert calibration is not None
+    return calibration
+
+
+def groups(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, dict):
+        return []
+    own = [value] if "source" in value else []
+    return own + [group for item in value.values() for group in groups(item)]
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_bundled_device_has_a_sourced_calibration(name: str) -> None:
+    profile, calibration = load_profile(name), calibration_of(name)
+    check_device(calibration, profile)
+    found = groups(calibration.model_dump())
+    assert len(found) >= 5
+    assert all(group["source"].strip() and group["error"].strip() for group in found)
+    assert set(calibration.gemm) <= set(profile.peak_flops_per_s)
+    assert calibration.power.idle_w == profile.power.idle_w
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_borrowed_coefficients_are_flagged(name: str) -> None:
+    calibration = calibration_of(name)
+    assert (calibration.time_borrowed_from, calibration.power_borrowed_from) == LENT[name]
+
+
+def test_only_what_is_used_counts_as_borrowed() -> None:
+    b200, rtx_4090 = calibration_of("b200_sxm"), calibration_of("rtx_4090")
+    assert b200.time_borrowed_for("bf16", 8, moe=False) == ()
+    assert b200.time_borrowed_for("bf16", 8, moe=True) == H100
+    assert rtx_4090.time_borrowed_for("bf16", 1, moe=False) == H100
+    assert rtx_4090.time_borrowed_for("bf16", 2, moe=False) == ("h100_sxm", "l40s")
+    with pytest.raises(InputError, match="calibration of cpu_2core: moe: missing"):
+        calibration_of("cpu_2core").time_borrowed_for("fp32", 1, moe=True)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_borrowed_power_is_scaled_by_the_limit(name: str) -> None:
+    calibration, lender = calibration_of(name), calibration_of("h100_sxm").power
+    if calibration.power_borrowed_from != "h100_sxm":
+        return
+    ratio = load_profile(name).power.max_w / load_profile("h100_sxm").power.max_w
+    assert calibration.power.active_w == pytest.approx(lender.active_w * ratio, rel=1e-4)
+    assert calibration.power.j_per_flop == pytest.approx(lender.j_per_flop * ratio, rel=1e-4)
+
+
+def test_the_h100_coefficients() -> None:
+    h100 = calibration_of("h100_sxm")
+    curve = h100.gemm_curve("bf16")
+    assert (curve.compute_efficiency, curve.latency_s, curve.wave) == (0.813, 3.7e-6, None)
+    assert h100.gemm_curve("fp8").wave == 0.31
+    assert h100.gemm_curve("fp16") is curve
+    assert h100.all_reduce_curve(4).link_efficiency == pytest.approx(106 / 450, rel=1e-3)
+    assert h100.overheads.logit_s == 4.2e-10
+    assert h100.power.j_per_flop == 1.15e-12
+    assert "median 1.9 %" in h100.time_error
+
+
+def test_a_missing_curve_is_named() -> None:
+    a100 = calibration_of("a100_sxm")
+    with pytest.raises(InputError) as error:
+        a100.gemm_curve("fp8")
+    assert str(error.value) == "calibration of a100_sxm: gemm.fp8: missing (have: bf16)"
+    with pytest.raises(InputError, match=r"all_reduce\.3: missing \(have: 2, 4, 8\)"):
+        a100.all_reduce_curve(3)
+    with pytest.raises(InputError, match=r"all_reduce\.2: missing \(have: none\)"):
+        calibration_of("cpu_2core").all_reduce_curve(2)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_the_datasheet_alone_is_a_bound(name: str) -> None:
+    profile = load_profile(name)
+    bound = datasheet(profile)
+    check_device(bound, profile)
+    assert set(bound.gemm) == set(profile.peak_flops_per_s)
+    assert set(bound.all_reduce) == set(range(2, profile.devices_per_node + 1))
+    for group in groups(bound.model_dump()):
+        assert all(group[key] == 1 for key in group if key.endswith("efficiency"))
+        waits = ("latency_s", "step_s", "layer_s", "sequence_s", "logit_s", "sequence_head_s")
+        assert all(group[key] == 0 for key in group if key in (*waits, "routed_token_s", "tail"))
+        assert group.get("exponent", math.inf) == math.inf
+    busy_w = bound.power.idle_w + bound.power.active_w
+    assert busy_w == pytest.approx(profile.power.max_w)
+    assert (bound.power.j_per_flop, bound.time_borrowed_from) == (0, ())
+
+
+def test_a_datasheet_all_reduce_never_beats_the_link() -> None:
+    bound = datasheet(load_profile("h100_sxm"))
+    assert bound.all_reduce_curve(2).link_efficiency == 1
+    assert bound.all_reduce_curve(8).link_efficiency == pytest.approx(8 / 14)
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "cpu_2core"])
+def test_round_trip(name: str, tmp_path: Path) -> None:
+    calibration = calibration_of(name)
+    path = tmp_path / "calibration.yaml"
+    path.write_text(yaml.safe_dump(calibration.model_dump(mode="json")))
+    assert load_calibration(path) == calibration
+    bound = datasheet(load_profile(name))
+    path.write_text(yaml.safe_dump(bound.model_dump()))
+    assert load_calibration(path) == bound
+    assert Calibration.model_validate_json(bound.model_dump_json()) == bound
+
+
+def test_the_calibration_of_another_device_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        check_device(calibration_of("l40s"), load_profile("h100_sxm"))
+    assert str(error.value) == "calibration: device: is 'l40s', the hardware is 'h100_sxm'"
+    home = tmp_path / "calibrations"
+    home.mkdir()
+    (home / "mine.yaml").write_text(yaml.safe_dump(calibration_of("l40s").model_dump()))
+    with pytest.raises(InputError, match=r"mine\.yaml: device: is 'l40s'"):
+        load_calibration("mine", tmp_path)
+
+
+def test_the_users_calibration_comes_first(tmp_path: Path) -> None:
+    home = tmp_path / "calibrations"
+    home.mkdir()
+    ours = calibration_of("l40s").model_dump() | {"engine": "ours"}
+    (home / "l40s.yaml").write_text(yaml.safe_dump(ours))
+    found = load_calibration("l40s", tmp_path)
+    assert found is not None
+    assert found.engine == "ours"
+    assert load_calibration("h100_sxm", tmp_path) == calibration_of("h100_sxm")
+
+
+def test_no_calibration_is_none() -> None:
+    assert load_calibration("abacus") is None
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value"),
+    [
+        ("overheads", "step_s", -1e-3),
+        ("decode_attention", "memory_efficiency", 0),
+        ("decode_attention", "memory_efficiency", 20),
+        ("power", "idle_w", math.inf),
+        ("power", "source", ""),
+    ],
+)
+def test_impossible_coefficients_name_file_and_field(
+    group: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    content = calibration_of("h100_sxm").model_dump()
+    content[group][key] = value
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError) as error:
+        load_calibration(path)
+    assert str(error.value).startswith(f"{path}: {group}.{key}: ")
+
+
+# Models that the CPU was measured with: hidden, intermediate, layers (2 KV heads of 64, tied).
+SMALL = {"39M": (512, 1408, 8), "150M": (896, 3072, 12)}
+VOCABULARY = 32_000
+
+
+def cpu_step_s(model: str, tokens: int, sequences: int) -> float:
+    """Duration of a step of short contexts, or of one prefill when sequences is 1."""
+    hidden, intermediate, layers = SMALL[model]
+    cpu, fit = load_profile("cpu_2core"), calibration_of("cpu_2core")
+    flops_per_s = cpu.peak("fp32") * fit.gemm_curve("fp32").compute_efficiency
+    bytes_per_s = cpu.require("memory.hbm.bytes_per_s") * fit.gemm_curve("fp32").memory_efficiency
+    layer = 2 * hidden * hidden + 2 * hidden * 128 + 3 * hidden * intermediate
+    head = hidden * VOCABULARY
+    prefill_pairs = tokens**2 / 2 if sequences == 1 else 0
+    attention = 4 * hidden * layers * prefill_pairs
+    attention_s = attention / (cpu.peak("fp32") * fit.prefill_attention.compute_efficiency)
+    return (
+        4 * (layers * layer + head) / bytes_per_s
+        + 2 * (tokens * layers * layer + sequences * head) / flops_per_s
+        + attention_s
+        + layers * fit.overheads.layer_s
+        + sequences * VOCABULARY * fit.overheads.logit_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "sequences", "measured_s"),
+    [
+        ("39M", 1, 1, 21.9e-3),
+        ("39M", 16, 16, 45e-3),
+        ("39M", 512, 1, 512 * 0.57e-3),
+        ("150M", 1, 1, 62e-3),
+        ("150M", 16, 16, 118e-3),
+        ("150M", 512, 1, 512 * 2.6e-3),
+    ],
+)
+def test_the_cpu_calibration_gives_the_measured_steps(
+    model: str, tokens: int, sequences: int, measured_s: float
+) -> None:
+    assert cpu_step_s(model, tokens, sequences) == pytest.approx(measured_s, rel=0.05)

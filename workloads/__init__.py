@@ -1,0 +1,1 @@
+"""What is asked: questions, their traced samples, arrivals and the strategies that answer them."""
