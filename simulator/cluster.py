@@ -194,7 +194,7 @@ def make_clusters(
     on_first_token: Callable[[Request], None],
     on_end: Callable[[Request], None],
 ) -> tuple[dict[str, Cluster], list[Device]]:
-    """Build the engines of all deployments; colocated ones take turns on the first one's devices."""
+    """Build all engines; colocated deployments take turns on the devices of the first."""
     clusters: dict[str, Cluster] = {}
     devices: list[Device] = []
     index = 0

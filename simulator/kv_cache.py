@@ -9,27 +9,46 @@ hashable will do; two blocks are interchangeable exactly when their keys are equ
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 Key = Hashable
+
+
+class FreeList:
+    """Free blocks in vLLM's order: those without a hash, last freed first, then the hashed ones.
+
+    Blocks without a hash only ever join the front and hashed ones only the back, and none changes
+    sides while it is free. So the list is a stack followed by a least-recently-used queue.
+    """
+
+    __slots__ = ("hashed", "unhashed")
+
+    def __init__(self, blocks: range) -> None:
+        self.unhashed = list(reversed(blocks))  # the front of the list is the end of the stack
+        self.hashed: OrderedDict[int, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.unhashed) + len(self.hashed)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from reversed(self.unhashed)
+        yield from self.hashed
 
 
 class BlockPool:
     """Physical blocks of one engine: who is free, who is cached under which key.
 
-    `num_blocks` includes the null block, which is never handed out.
+    `num_blocks` includes the null block, which is never handed out. A block without a key has one
+    holder, whoever was given it; holders of blocks with a key are counted in `references`.
     """
 
     __slots__ = ("cached", "free", "key_of", "num_blocks", "references")
 
     def __init__(self, num_blocks: int) -> None:
         if num_blocks < 2:
-            raise ValueError(
-                f"num_blocks must be at least 2 (one is the null block), not {num_blocks}"
-            )
+            raise ValueError(f"num_blocks must be >= 2 (one is the null block), not {num_blocks}")
         self.num_blocks = num_blocks
-        # An ordered dictionary is a linked list with lookup: both ends and the middle in O(1).
-        self.free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
+        self.free = FreeList(range(1, num_blocks))
         self.references = [0] * num_blocks
         self.key_of: list[Key | None] = [None] * num_blocks
         # Equal blocks may coexist; the oldest registered one is found, so the order is kept.
@@ -49,37 +68,67 @@ class BlockPool:
         """Return the longest chain of cached blocks for the first `limit` keys."""
         hits: list[int] = []
         cached = self.cached
-        for index in range(min(limit, len(keys))):
-            found = cached.get(keys[index])
+        for key in keys[:limit]:
+            found = cached.get(key)
             if found is None:
                 break
             hits.append(found if type(found) is int else found[0])  # type: ignore[index]
         return hits
 
     def idle(self, blocks: Sequence[int]) -> int:
-        """Count the blocks nobody holds: adopting one uses up a free block."""
+        """Count the cached blocks nobody holds: adopting one uses up a free block."""
         references = self.references
         return sum(1 for block in blocks if not references[block])
 
     def adopt(self, blocks: Sequence[int]) -> None:
         """Add a holder to cached blocks; idle ones leave the free list."""
-        references, free = self.references, self.free
+        references, hashed = self.references, self.free.hashed
         for block in blocks:
             if not references[block]:
-                del free[block]
+                del hashed[block]
             references[block] += 1
 
-    def take(self) -> int:
-        """Hand out the block at the front of the free list; only here does it lose its key."""
-        block = self.free.popitem(last=False)[0]
-        self.references[block] = 1
-        key = self.key_of[block]
-        if key is not None:
-            self._forget(block, key)
-        return block
+    def take(self, count: int) -> list[int]:
+        """Hand out blocks from the front of the free list; only here does a block lose its key."""
+        unhashed = self.free.unhashed
+        if count == 1 and unhashed:
+            return [unhashed.pop()]
+        taken = unhashed[-count:][::-1] if count else []
+        del unhashed[len(unhashed) - len(taken) :]
+        hashed, key_of = self.free.hashed, self.key_of
+        while len(taken) < count:
+            block = hashed.popitem(last=False)[0]
+            self._forget(block, key_of[block])
+            taken.append(block)
+        return taken
 
     def register(self, block: int, key: Key) -> None:
-        """Make a full block findable under `key`."""
+        """Make a full block findable under `key`; it has one holder."""
+        self.references[block] = 1
+        self._remember(block, key)
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Give up one hold on each block, tail to head.
+
+        Blocks that nobody holds any more go to the free list: those without a key to the front
+        (the tail block ends up first), those with a key to the back (tail evicted before head).
+        """
+        references, key_of, hashed = self.references, self.key_of, self.free.hashed
+        unhashed = []
+        for block in reversed(blocks):
+            if key_of[block] is None:
+                unhashed.append(block)
+            else:
+                references[block] -= 1
+                if not references[block]:
+                    hashed[block] = None
+        self.free.unhashed.extend(reversed(unhashed))
+
+    def release_unhashed(self, blocks: Sequence[int]) -> None:
+        """`release` for blocks none of which has a key."""
+        self.free.unhashed.extend(blocks)
+
+    def _remember(self, block: int, key: Key) -> None:
         self.key_of[block] = key
         found = self.cached.setdefault(key, block)
         if found is not block:
@@ -88,26 +137,7 @@ class BlockPool:
             elif found != block:
                 self.cached[key] = [found, block]  # type: ignore[list-item]
 
-    def release(self, blocks: Sequence[int]) -> None:
-        """Give up one hold on each block, tail to head.
-
-        Blocks that nobody holds any more go to the free list: those without a key to the front
-        (the tail block ends up first), those with a key to the back (tail evicted before head).
-        """
-        references, free, key_of = self.references, self.free, self.key_of
-        unhashed = []
-        for block in reversed(blocks):
-            references[block] -= 1
-            if not references[block]:
-                if key_of[block] is None:
-                    unhashed.append(block)
-                else:
-                    free[block] = None
-        for block in reversed(unhashed):
-            free[block] = None
-            free.move_to_end(block, last=False)
-
-    def _forget(self, block: int, key: Key) -> None:
+    def _forget(self, block: int, key: Key | None) -> None:
         self.key_of[block] = None
         found = self.cached[key]
         if type(found) is list and len(found) > 1:

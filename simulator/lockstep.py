@@ -97,14 +97,14 @@ class LockstepScheduler(Scheduler):
         needy = self._buckets[self.steps % self.config.block_size]
         if len(needy) <= len(free):
             for request in needy:
-                request.blocks.append(self.pool.take())
+                request.blocks += self.pool.take(1)
         else:
             for request in list(needy):
                 while request.decoding and not free:
                     self._preempt_last(batch)
                 if not request.decoding:
                     break  # it was the last, so nobody behind it is left
-                request.blocks.append(self.pool.take())
+                request.blocks += self.pool.take(1)
         if self._outputs_shared:
             self._register_decoded(self.steps)
 
@@ -307,7 +307,7 @@ class LockstepScheduler(Scheduler):
             for offset, needy in occupied:
                 if cycle + offset < steps:
                     for request in needy:
-                        request.blocks.append(take())
+                        request.blocks += take(1)
         if self._outputs_shared:
             for step in range(self.steps, self.steps + steps):
                 self._register_decoded(step)

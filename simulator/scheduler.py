@@ -236,10 +236,11 @@ class Scheduler:
                 return False
         if max(needed, 0) > free:
             return False
-        pool.adopt(hits)
-        request.blocks.extend(hits)
-        for _ in range(needed):
-            request.blocks.append(pool.take())
+        if hits:
+            pool.adopt(hits)
+            request.blocks += hits
+        if needed > 0:
+            request.blocks += pool.take(needed)
         request.registered = max(request.registered, len(hits))
         self._register(request, min(base + tokens, request.known) // config.block_size)
         return True
@@ -257,7 +258,10 @@ class Scheduler:
         """Free all blocks of a request, hashed ones to the back of the free list."""
         if request.output_keys is not None and request.registered > request.prompt_blocks:
             self._register_outputs(request, request.output_keys)
-        self.pool.release(request.blocks)
+        if request.keys:
+            self.pool.release(request.blocks)
+        else:
+            self.pool.release_unhashed(request.blocks)
         request.blocks = []
         request.registered = 0
 

@@ -97,6 +97,7 @@ class StepCost:
         self.tp = tensor_parallel
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = float(profile.compute_units)
+        self._peaks: dict[str, float] = {}
         self._gemms = model.gemms(tensor_parallel)
         self._head = model.lm_head(tensor_parallel)
         self._experts = model.experts(tensor_parallel)
@@ -197,7 +198,7 @@ class StepCost:
         """Duration of one matrix product with `tokens` rows. [s]"""
         dtype = self._compute_dtype(gemm.dtype)
         curve = self.calibration.gemm_curve(dtype)
-        peak = self.profile.peak(dtype)
+        peak = self._peak(dtype)
         activations = tokens * (gemm.n + gemm.k) * BYTES_PER_VALUE[self.model.dtype]
         memory_s = (gemm.weight_bytes + activations) / (self._bandwidth * curve.memory_efficiency)
         if curve.wave is None:
@@ -208,6 +209,11 @@ class StepCost:
             flops = 2.0 * gemm.k * 128 * tile * tiles
         compute_s = flops / (peak * curve.compute_efficiency)
         return curve.latency_s + _norm(compute_s, memory_s, curve.exponent)
+
+    def _peak(self, dtype: str) -> float:
+        if dtype not in self._peaks:
+            self._peaks[dtype] = self.profile.peak(dtype)
+        return self._peaks[dtype]
 
     def _compute_dtype(self, dtype: str) -> str:
         """Narrow weights that the device cannot multiply are unpacked to the activations' dtype."""
@@ -228,7 +234,7 @@ class StepCost:
         routed = tokens * experts.top_k
         compute_s = (
             2.0 * routed * experts.values_per_expert
-            / (self.profile.peak(dtype) * curve.compute_efficiency)
+            / (self._peak(dtype) * curve.compute_efficiency)
         )  # fmt: skip
         memory_s = (
             experts.touched(tokens) * experts.bytes_per_expert
@@ -277,7 +283,7 @@ class StepCost:
         layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
         memory_s = layer_bytes / (self._bandwidth * curve.memory_efficiency)
         compute_s = layer_flops / (
-            self.profile.peak(model.dtype) * self.calibration.prefill_attention.compute_efficiency
+            self._peak(model.dtype) * self.calibration.prefill_attention.compute_efficiency
         )
         return sizes.full_layers * max(memory_s, compute_s), sizes.full_layers * layer_flops
 
@@ -323,7 +329,7 @@ class StepCost:
         sizes, curve = self.model.attention, self.calibration.prefill_attention
         heads = sizes.heads / self.tp
         head_flops = 2.0 * heads * (sizes.head_dim + sizes.value_dim)
-        rate = self.profile.peak(self.model.dtype) * curve.compute_efficiency
+        rate = self._peak(self.model.dtype) * curve.compute_efficiency
         kv_s = self._context_token[0] / max(sizes.full_layers, 1)
         seconds = flops = 0.0
         for prefill in prefills:

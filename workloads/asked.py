@@ -48,6 +48,7 @@ class Asked:
         self.context = context
         self.dprime = dprime
         self.resample = resample
+        self._steps: dict[int, tuple[int, ...]] = {}
         self._space = space or ContextSpace()
 
     @property
@@ -115,11 +116,17 @@ class Asked:
 
     def steps(self, sample: int) -> tuple[int, ...]:
         """Step lengths of a sample: traced, else cut from its total by keyed draws. [tokens]"""
-        traced = self.sample(sample)
+        index = self.index(sample)
+        if index not in self._steps:
+            self._steps[index] = self._cut(index)
+        return self._steps[index]
+
+    def _cut(self, index: int) -> tuple[int, ...]:
+        traced = self.question.samples[index]
         if traced.steps:
             return traced.steps
         steps: list[int] = []
-        left, index = traced.output_tokens, self.index(sample)
+        left = traced.output_tokens
         while left > 0:
             spread = STEP_SD_LOG * draws.normal(self.seed, self.id, index, "step", len(steps))
             length = min(max(round(STEP_MEDIAN_TOKENS * math.exp(spread)), 1), left)

@@ -75,5 +75,5 @@ def parse_strategy(text: str) -> Strategy:
         key, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"strategy '{text}': expected parameter=value, found '{item}'")
-        parameters[key.strip()] = value.strip()
+        parameters[key.strip()] = None if value.strip() == "none" else value.strip()
     return make_strategy(name.strip(), parameters)
