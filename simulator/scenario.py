@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from ttcsim.errors import InputError, invalid, read_yaml
-from ttcsim.workloads.arrivals import AllAtOnce, Arrivals
+from ttcsim.workloads.arrivals import Arrivals
 from ttcsim.workloads.strategies import make_strategy, parse_strategy
 from ttcsim.workloads.strategy import Strategy
 from ttcsim.workloads.synthetic import SyntheticSpec
@@ -80,7 +80,9 @@ class Scenario(_Record):
     questions: int | None = Field(
         None, ge=1, description="how many are asked; more than the trace has: asked again"
     )
-    arrivals: Annotated[Arrivals, Field(discriminator="kind")] = AllAtOnce()
+    arrivals: Annotated[Arrivals, Field(discriminator="kind")] | None = Field(
+        None, description="when questions arrive; None: the trace's times, else all at once"
+    )
     strategy: SerializeAsAny[Strategy]
     seed: int = Field(0, ge=0)
     dprime: float = Field(

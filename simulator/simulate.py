@@ -18,12 +18,13 @@ from ttcsim.simulator.scenario import Scenario
 from ttcsim.simulator.simulated_caller import SimulatedCaller
 from ttcsim.simulator.step_cost import TICKS_PER_S
 from ttcsim.simulator.summary import RunFacts, engine_table, summarise
-from ttcsim.workloads.arrivals import ClosedLoop
+from ttcsim.workloads.arrivals import AllAtOnce, Arrivals, ClosedLoop, TraceTimes
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.context import ContextSpace
 from ttcsim.workloads.question import Question
+from ttcsim.workloads.readers import load_questions
 from ttcsim.workloads.synthetic import generate
-from ttcsim.workloads.trace import Trace, load_trace
+from ttcsim.workloads.trace import Trace
 
 Progress = Callable[[int, int], None]
 
@@ -52,7 +53,7 @@ def questions_of(scenario: Scenario) -> Trace:
         InputError: If the trace does not exist or is not valid.
     """
     if isinstance(scenario.trace, str):
-        return load_trace(scenario.trace)
+        return load_questions(scenario.trace)
     return generate(scenario.trace, scenario.seed)
 
 
@@ -108,7 +109,8 @@ class _Run:
         self._waiting: deque[tuple[Question, QuestionRecord]] = deque()
         self._in_flight = 0
         self._answered = 0
-        self._closed_loop = isinstance(scenario.arrivals, ClosedLoop)
+        self._arrivals = scenario.arrivals or _default_arrivals(self._questions)
+        self._closed_loop = isinstance(self._arrivals, ClosedLoop)
         self._limit = _limit(scenario)
         self._clusters, self._devices = make_clusters(
             self._env,
@@ -142,7 +144,7 @@ class _Run:
     def _release(self) -> Generator[Event, Any, None]:
         """Release questions at their times; they start at once unless too many are in flight."""
         scenario = self._scenario
-        times = scenario.arrivals.release_times_s(self._questions, scenario.seed)
+        times = self._arrivals.release_times_s(self._questions, scenario.seed)
         for question, time in zip(self._questions, times.tolist(), strict=True):
             delay = round(time * TICKS_PER_S) - self._now
             if delay > 0:
@@ -200,6 +202,12 @@ def _limit(scenario: Scenario) -> float:
     if isinstance(scenario.arrivals, ClosedLoop):
         limit = min(limit, scenario.arrivals.concurrency)
     return limit
+
+
+def _default_arrivals(questions: list[Question]) -> Arrivals:
+    """The trace's times if it has them, otherwise all at once."""
+    timed = all(question.arrival_s is not None for question in questions)
+    return TraceTimes() if timed else AllAtOnce()
 
 
 def _asked_questions(trace: Trace, count: int | None) -> Iterator[Question]:

@@ -18,7 +18,7 @@ from ttcsim.errors import InputError, invalid
 from ttcsim.workloads.files import read_lines
 from ttcsim.workloads.prefix_blocks import PrefixBlocks
 from ttcsim.workloads.question import PrefixSegment, Question, Sample
-from ttcsim.workloads.trace import Trace, TraceHeader, read_trace
+from ttcsim.workloads.trace import Trace, TraceHeader, load_trace, read_trace
 
 _AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _AZURE_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|\+00:00)?")
@@ -72,6 +72,16 @@ def read_requests(path: str | Path) -> Trace:
         f"{path}:1: not a known trace format (have: ttc-questions/1, Mooncake JSON Lines, Azure"
         f" CSV, vllm bench serve JSON)"
     )
+
+
+def load_questions(name_or_path: str | Path) -> Trace:
+    """Return a bundled trace by name, or read a file in any known format.
+
+    Raises InputError as `load_trace` and `read_requests` do.
+    """
+    if Path(name_or_path).is_file():
+        return read_requests(name_or_path)
+    return load_trace(name_or_path)
 
 
 def read_mooncake(path: str | Path, block_tokens: int = 512) -> Trace:

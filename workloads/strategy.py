@@ -73,7 +73,8 @@ class Strategy(BaseModel, ABC):
         return None
 
     def label(self) -> str:
-        """Short name with the parameters that differ from their defaults."""
-        changed = self.model_dump(exclude_defaults=True)
-        inside = ",".join(f"{key}={value}" for key, value in changed.items())
+        """Short name: the width n, if there is one, and parameters that differ from defaults."""
+        shown = self.model_dump(exclude_defaults=True)
+        width = {"n": getattr(self, "n")} if "n" in type(self).model_fields else {}  # noqa: B009
+        inside = ",".join(f"{key}={value}" for key, value in {**width, **shown}.items())
         return f"{self.name}({inside})" if inside else self.name

@@ -1,0 +1,108 @@
+"""Simulator and cost model for test-time compute: what it costs to let language models think.
+
+>>> import ttcsim
+>>> scenario = ttcsim.Scenario(
+...     generator=ttcsim.Deployment(model="Llama-3.1-8B", hardware="h100_sxm"),
+...     strategy="first_finish:n=4",
+...     questions=5,
+... )
+>>> ttcsim.simulate(scenario).summary["accuracy_source"]
+'trace'
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ttcsim.analysis.compare import Comparison as Comparison
+    from ttcsim.analysis.compare import compare as compare
+    from ttcsim.errors import InputError as InputError
+    from ttcsim.hwprofiles.catalogue import load_calibration as load_calibration
+    from ttcsim.hwprofiles.catalogue import load_profile as load_profile
+    from ttcsim.simulator.model_catalogue import load_model as load_model
+    from ttcsim.simulator.results import Result as Result
+    from ttcsim.simulator.scenario import Deployment as Deployment
+    from ttcsim.simulator.scenario import EngineOptions as EngineOptions
+    from ttcsim.simulator.scenario import FrontEnd as FrontEnd
+    from ttcsim.simulator.scenario import Scenario as Scenario
+    from ttcsim.simulator.scenario import load_scenario as load_scenario
+    from ttcsim.simulator.simulate import simulate as simulate
+    from ttcsim.workloads.asked import Asked as Asked
+    from ttcsim.workloads.caller import Call as Call
+    from ttcsim.workloads.caller import Caller as Caller
+    from ttcsim.workloads.question import Question as Question
+    from ttcsim.workloads.question import Sample as Sample
+    from ttcsim.workloads.readers import load_questions as load_questions
+    from ttcsim.workloads.strategies import AgentLoop as AgentLoop
+    from ttcsim.workloads.strategies import BeamSearch as BeamSearch
+    from ttcsim.workloads.strategies import BestOfN as BestOfN
+    from ttcsim.workloads.strategies import BudgetForcing as BudgetForcing
+    from ttcsim.workloads.strategies import Dvts as Dvts
+    from ttcsim.workloads.strategies import FirstFinish as FirstFinish
+    from ttcsim.workloads.strategies import GenerativeVerification as GenerativeVerification
+    from ttcsim.workloads.strategies import MajorityVote as MajorityVote
+    from ttcsim.workloads.strategies import SelfRefine as SelfRefine
+    from ttcsim.workloads.strategies import Single as Single
+    from ttcsim.workloads.strategy import Outcome as Outcome
+    from ttcsim.workloads.strategy import Program as Program
+    from ttcsim.workloads.strategy import Strategy as Strategy
+    from ttcsim.workloads.synthetic import SyntheticSpec as SyntheticSpec
+    from ttcsim.workloads.trace import Trace as Trace
+    from ttcsim.workloads.trace import write_trace as write_trace
+
+# Names are imported when they are first used, so that `import ttcsim` and `--help` are quick.
+_HOMES = {
+    "ttcsim.analysis.compare": ("Comparison", "compare"),
+    "ttcsim.errors": ("InputError",),
+    "ttcsim.hwprofiles.catalogue": ("load_calibration", "load_profile"),
+    "ttcsim.simulator.model_catalogue": ("load_model",),
+    "ttcsim.simulator.results": ("Result",),
+    "ttcsim.simulator.scenario": (
+        "Deployment",
+        "EngineOptions",
+        "FrontEnd",
+        "Scenario",
+        "load_scenario",
+    ),
+    "ttcsim.simulator.simulate": ("simulate",),
+    "ttcsim.workloads.asked": ("Asked",),
+    "ttcsim.workloads.caller": ("Call", "Caller"),
+    "ttcsim.workloads.question": ("Question", "Sample"),
+    "ttcsim.workloads.readers": ("load_questions",),
+    "ttcsim.workloads.strategies": (
+        "AgentLoop",
+        "BeamSearch",
+        "BestOfN",
+        "BudgetForcing",
+        "Dvts",
+        "FirstFinish",
+        "GenerativeVerification",
+        "MajorityVote",
+        "SelfRefine",
+        "Single",
+    ),
+    "ttcsim.workloads.strategy": ("Outcome", "Program", "Strategy"),
+    "ttcsim.workloads.synthetic": ("SyntheticSpec",),
+    "ttcsim.workloads.trace": ("Trace", "write_trace"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+try:
+    __version__ = version("ttcsim")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+checkout"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ttcsim' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -1,0 +1,273 @@
+"""Results on stdout and in folders. Files appear whole or not at all."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ttcsim.analysis.compare import Comparison
+from ttcsim.errors import InputError, unknown_name
+from ttcsim.simulator.results import Result, Table
+
+FORMATS = ("table", "json", "csv")
+TABLE_FORMATS = ("csv", "parquet")
+
+
+def check_format(format: str, tables: str) -> None:
+    """Raise InputError for an output format that does not exist."""
+    if format not in FORMATS:
+        raise unknown_name("--format", format, FORMATS)
+    if tables not in TABLE_FORMATS:
+        raise unknown_name("--tables", tables, TABLE_FORMATS)
+
+
+def claim_folder(folder: Path | None) -> Path | None:
+    """Make sure that the output folder can be written, before a long run rather than after it.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if folder is None:
+        return None
+    probe = folder / ".ttcsim-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written: {error.strerror}") from error
+    return folder
+
+
+# -- stdout ----------------------------------------------------------------------------------------
+
+
+def show_result(result: Result, format: str) -> None:
+    """Print one result."""
+    if format == "json":
+        print(to_json(result.to_dict()))
+    elif format == "csv":
+        print(to_csv([result.summary]), end="")
+    else:
+        _print_card(result)
+
+
+def show_comparison(comparison: Comparison, format: str) -> None:
+    """Print a row a strategy."""
+    if format == "json":
+        print(to_json(comparison.to_dict()))
+    elif format == "csv":
+        print(to_csv(comparison.summaries), end="")
+    else:
+        _print_comparison(comparison)
+
+
+def to_json(plain: Any) -> str:
+    """JSON, the same bytes for the same content."""
+    return json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Comma-separated rows; nested values as JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in row.items()}
+        )
+    return text.getvalue()
+
+
+def show_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> None:
+    """Print a table for people."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    table = RichTable(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in rows[0]:
+        numeric = all(row[name][:1] in "-$0123456789" for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    # Piped output keeps its full width; a terminal decides for itself.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False, markup=False).print(table)
+
+
+def _print_card(result: Result) -> None:
+    s = result.summary
+    print(f"{s['strategy']}: {_scene(result)}\n")
+    for name, value in _card(s):
+        print(f"  {name:<26}{value}")
+    print(f"\n{_notes(s)}")
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    first = comparison.results[0]
+    print(f"{_scene(first)}\n")
+    show_rows([_row(summary) for summary in comparison.summaries])
+    print(_notes(*comparison.summaries))
+
+
+def _scene(result: Result) -> str:
+    scenario, s = result.scenario, result.summary
+    own = scenario["generator"]
+    devices = own["replicas"] * own["tensor_parallel"]
+    arrivals = scenario["arrivals"] or {"kind": "trace times or all at once"}
+    how = {
+        "poisson": lambda a: f"{a['rate']:g} questions/s (Poisson)",
+        "gamma": lambda a: f"{a['rate']:g} questions/s (burstiness {a['burstiness']:g})",
+        "closed_loop": lambda a: f"{a['concurrency']} questions at a time",
+    }.get(arrivals["kind"], lambda a: a["kind"].replace("_", " "))(arrivals)
+    return (
+        f"{own['model']} on {devices} x {own['hardware']}, {s['questions']} questions of"
+        f" {s['trace']}, {how}, seed {scenario['seed']}"
+    )
+
+
+def _card(s: Mapping[str, Any]) -> list[tuple[str, str]]:
+    accuracy, source = _accuracy(s)
+    return [
+        ("accuracy", f"{accuracy} {source}".strip()),
+        ("makespan p50 / p95 / p99", " / ".join(
+            f"{s[f'makespan_{p}_s']:.2f}" for p in ("p50", "p95", "p99")) + " s"),
+        ("questions", f"{s['questions_per_s']:.3f} /s"),
+        ("output tokens a question", _tokens(s)),
+        ("output tokens", f"{s['output_throughput']:,.0f} /s"),
+        ("ttft mean / p99", f"{_ms(s, 'mean_ttft')} / {_ms(s, 'p99_ttft')} ms"),
+        ("tpot mean / p99", f"{_ms(s, 'mean_tpot')} / {_ms(s, 'p99_tpot')} ms"),
+        ("prefix cache hits", _percent(s["prefix_cache_hit_rate"])),
+        ("KV use mean / peak", f"{_percent(s['kv_mean'])} / {_percent(s['kv_peak'])}"),
+        ("preemptions", f"{s['preemptions']:,}"),
+        ("device utilisation", _percent(s["device_utilisation"])),
+        ("energy a question", f"{s['energy_per_question_j']:,.0f} J"),
+        ("cost a question", f"${s['cost_per_question_usd']:.5f}"),
+    ]  # fmt: skip
+
+
+def _tokens(s: Mapping[str, Any]) -> str:
+    parts = ", ".join(
+        f"{s[f'{kind}_tokens_per_question']:,.0f} {kind}"
+        for kind in ("cancelled", "discarded", "recomputed")
+        if s[f"{kind}_tokens_per_question"]
+    )
+    return f"{s['output_tokens_per_question']:,.0f}" + (f" ({parts})" if parts else "")
+
+
+def _row(s: Mapping[str, Any]) -> dict[str, str]:
+    accuracy, source = _accuracy(s)
+    output = s["output_tokens_per_question"]
+    wasted = s["cancelled_tokens_per_question"] + s["discarded_tokens_per_question"]
+    return {
+        "strategy": s["strategy"],
+        "accuracy": accuracy,
+        "source": source.strip("()"),
+        "p50 s": f"{s['makespan_p50_s']:.1f}",
+        "p95 s": f"{s['makespan_p95_s']:.1f}",
+        "tokens/q": f"{output:,.0f}",
+        "wasted": _percent(wasted / output if output else 0),
+        "hits": _percent(s["prefix_cache_hit_rate"]),
+        "KV peak": _percent(s["kv_peak"]),
+        "preempt": f"{s['preemptions']:,}",
+        "util": _percent(s["device_utilisation"]),
+        "tpot ms": _ms(s, "mean_tpot"),
+        "J/q": f"{s['energy_per_question_j']:,.0f}",
+        "$/1000q": f"{s['cost_per_question_usd'] * 1000:.2f}",
+    }
+
+
+def _accuracy(s: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracy and its source; there is none without the other."""
+    expected = s["accuracy_expected"]
+    value = s["accuracy"] if expected is None else expected
+    if s["accuracy_source"] is None or value is None:
+        return "-", ""
+    return f"{value:.3f}", f"({s['accuracy_source']})"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
+def _ms(s: Mapping[str, Any], name: str) -> str:
+    value = s[f"{name}_ms"]
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _notes(*summaries: Mapping[str, Any]) -> str:
+    """What the numbers rest on."""
+    s = summaries[-1]
+    notes = [
+        f"times: {_levels(s['time_level'])}; {s['time_error']}",
+        f"joules: {_levels(s['energy_level'])}; {s['energy_error']}",
+        f"schedule: that of {s['engine_version']}",
+    ]
+    if s["transferred_from"]:
+        notes.append(f"trace transferred: written by {', '.join(s['transferred_from'])}")
+    if any(each["resampled"] for each in summaries):
+        notes.append("samples: traced ones were drawn again where there are too few")
+    dprime = next((x["scorer_dprime"] for x in summaries if x["scorer_dprime"] is not None), None)
+    if dprime is not None:
+        notes.append(f"scores: modelled, d' = {dprime:g}")
+    return "\n".join(notes)
+
+
+def _levels(levels: Mapping[str, str]) -> str:
+    kinds = set(levels.values())
+    if len(kinds) == 1:
+        return kinds.pop()
+    return ", ".join(f"{name} {level}" for name, level in levels.items())
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def write_result(result: Result, folder: Path, tables: str) -> None:
+    """Write result.json, the three tables and the timeline."""
+    from ttcsim.analysis.plots import save_figure, timeline_figure
+
+    _write_text(folder / "result.json", to_json(result.to_dict()) + "\n")
+    for name in ("questions", "calls", "engines"):
+        _write_table(getattr(result, name), folder / f"{name}.{tables}")
+    save_figure(timeline_figure(result.engines, _scene(result)), folder / "timeline.png")
+
+
+def write_comparison(comparison: Comparison, folder: Path, tables: str) -> None:
+    """Write comparison.json and .csv, a subfolder a strategy, and the trade-off plots."""
+    from ttcsim.analysis.plots import makespan_figure, save_figure, tradeoff_figure
+
+    _write_text(folder / "comparison.json", to_json(comparison.to_dict()) + "\n")
+    _write_text(folder / "comparison.csv", to_csv(comparison.summaries))
+    for result in comparison.results:
+        inner = claim_folder(folder / _file_name(result.summary["strategy"]))
+        assert inner is not None
+        write_result(result, inner, tables)
+    title = _scene(comparison.results[0])
+    save_figure(tradeoff_figure(comparison.summaries, title), folder / "tradeoff.png")
+    spans = {r.summary["strategy"]: r.questions for r in comparison.results}
+    save_figure(makespan_figure(spans, title), folder / "makespan.png")
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "_=.-" else "_" for c in label).strip("_")
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _write_table(table: Table, path: Path) -> None:
+    frame = table.to_pandas()
+    temporary = path.with_name(f".{path.name}.tmp")
+    if path.suffix == ".csv":
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    else:
+        frame.to_parquet(temporary, index=False)
+    temporary.replace(path)
