@@ -6,10 +6,10 @@ Every room may import this module; it imports none of them.
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import ValidationError
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class InputError(ValueError):
@@ -43,7 +43,7 @@ def unknown_name(kind: str, found: str, allowed: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} '{found}'{hint} (have: {', '.join(names)})")
 
 
-def invalid(where: str, error: ValidationError) -> InputError:
+def invalid(where: str, error: "ValidationError") -> InputError:
     """Turn a pydantic error into one line: `where: field: what is wrong (found ...)`.
 
     Only the first problem is named; mending it shows the next.
@@ -72,6 +72,8 @@ def read_text(path: Path) -> str:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping, or raise InputError with file and line."""
+    import yaml
+
     try:
         content = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:

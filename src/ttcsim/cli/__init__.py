@@ -3,9 +3,10 @@
 Exit codes: 0 success, 1 the simulation could not go on, 2 bad input, 3 no feasible plan.
 """
 
+import os
 import sys
+from typing import cast
 
-import click
 import typer
 
 from ttcsim.cli import catalogue, run
@@ -27,28 +28,40 @@ app.command()(catalogue.traces)
 app.command()(catalogue.strategies)
 
 
+# Typer brings a click of its own, whose base exception has no public name.
+_ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
+
+
 def main() -> None:
     """Run the command line; every failure is one line on stderr."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         code = error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        code = 2
-    except click.ClickException as error:
-        code = _fail(error.format_message(), 2)
+    except _ClickError as error:
+        code = _usage(error)
     except InputError as error:
         code = _fail(str(error), 2)
     except NoFeasiblePlanError as error:
         code = _fail(str(error), 3)
-    except (KeyboardInterrupt, click.Abort):
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     except RuntimeError as error:
         if type(error).__name__ != "StuckError":  # its module is heavy to import
             raise
         code = _fail(str(error), 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: Exception) -> int:
+    message = error.format_message()  # type: ignore[attr-defined]
+    if message.startswith("Usage:"):  # no arguments at all: help is what was wanted
+        print(message)
+        return 2
+    return _fail(message, 2)
 
 
 def _fail(message: str, code: int) -> int:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from ttcsim.errors import InputError, read_yaml
 
@@ -140,12 +139,21 @@ def scenario_fields(file: Path | None, given: Fields) -> Fields:
         path, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"--set {item}: expected PATH=VALUE")
-        put(fields, path, yaml.safe_load(value))
+        put(fields, path, _value(value))
     if file is None:
         for name in ("model", "hardware"):
             if name not in fields.get("generator", {}):
                 raise InputError(f"--{name} is missing (or give a scenario file)")
     return fields
+
+
+def _value(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def put(fields: Fields, path: str, value: Any) -> None:

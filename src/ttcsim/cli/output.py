@@ -118,16 +118,24 @@ def _scene(result: Result) -> str:
     scenario, s = result.scenario, result.summary
     own = scenario["generator"]
     devices = own["replicas"] * own["tensor_parallel"]
-    arrivals = scenario["arrivals"] or {"kind": "trace times or all at once"}
-    how = {
-        "poisson": lambda a: f"{a['rate']:g} questions/s (Poisson)",
-        "gamma": lambda a: f"{a['rate']:g} questions/s (burstiness {a['burstiness']:g})",
-        "closed_loop": lambda a: f"{a['concurrency']} questions at a time",
-    }.get(arrivals["kind"], lambda a: a["kind"].replace("_", " "))(arrivals)
+    how = _arrivals(scenario["arrivals"])
     return (
         f"{own['model']} on {devices} x {own['hardware']}, {s['questions']} questions of"
         f" {s['trace']}, {how}, seed {scenario['seed']}"
     )
+
+
+def _arrivals(arrivals: Mapping[str, Any] | None) -> str:
+    match arrivals:
+        case {"kind": "poisson", "rate": rate}:
+            return f"{rate:g} questions/s (Poisson)"
+        case {"kind": "gamma", "rate": rate, "burstiness": shape}:
+            return f"{rate:g} questions/s (burstiness {shape:g})"
+        case {"kind": "closed_loop", "concurrency": concurrency}:
+            return f"{concurrency} questions at a time"
+        case {"kind": kind}:
+            return str(kind).replace("_", " ")
+    return "at the trace's times, else all at once"
 
 
 def _card(s: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,68 @@
+"""What the documents tell people to type works."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every `ttcsim ...` line of a shell block, continuation lines joined."""
+    found = []
+    for path in DOCUMENTS:
+        for block in blocks(path, "sh"):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [line for line in lines if line.startswith("ttcsim ")]
+    return list(dict.fromkeys(found))
+
+
+def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True
+    )
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) >= 5
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_in_documents_run(command: str, tmp_path: Path) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    done = run(["-m", "ttcsim", *words], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_documents_runs(path: Path, tmp_path: Path) -> None:
+    for block in blocks(path, "python"):
+        done = run(["-c", block], tmp_path)
+        assert done.returncode == 0, f"{path.name}:\n{block}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.name
+)
+def test_examples_run(path: Path, tmp_path: Path) -> None:
+    done = run([str(path)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_links_in_documents_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"

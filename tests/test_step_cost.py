@@ -1,0 +1,279 @@
+"""What a step costs: never less on a weaker device, linear in context, stretches summed exactly."""
+
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from support import cost
+
+from ttcsim.errors import InputError
+from ttcsim.hwprofiles.calibration import datasheet
+from ttcsim.hwprofiles.catalogue import load_calibration, load_profile
+from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.hwprofiles.quantity import Quantity
+from ttcsim.simulator.model_catalogue import load_model
+from ttcsim.simulator.step_cost import TICKS_PER_S, Prefill, StepCost, StepRow
+
+DENSE, MOE = "Llama-3.1-8B", "Qwen3-30B-A3B"
+COSTS = {(model, tp): cost(model, tp=tp) for model in (DENSE, MOE) for tp in (1, 2)}
+COSTS["gpt-oss-20b", 1] = cost("gpt-oss-20b")  # sliding windows, narrow weights
+
+cases = st.sampled_from(sorted(COSTS))
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[int, int, int, tuple[Prefill, ...]]:
+    """(decoders, summed context, spread, prefills) of a step that does something."""
+    decoders = draw(st.integers(0, 300))
+    contexts = [draw(st.integers(1, 20_000)) for _ in range(min(decoders, 2))]
+    longest = max(contexts, default=0)
+    context = sum(contexts) + (decoders - len(contexts)) * min(contexts, default=0)
+    prefill = st.builds(Prefill, st.integers(1, 8192), st.integers(0, 30_000), st.booleans())
+    prefills = tuple(draw(st.lists(prefill, max_size=3)))
+    assume(decoders or prefills)
+    return decoders, context, decoders * longest - context, prefills
+
+
+def duration(of: StepCost, batch: tuple[int, int, int, tuple[Prefill, ...]]) -> int:
+    decoders, context, spread, prefills = batch
+    return of.row(decoders, spread, prefills).duration_at(context)
+
+
+def energy(row: StepRow, context: int) -> int:
+    fixed, slope = row.energy_piece(context)
+    return fixed + slope * context
+
+
+def scaled(profile: HardwareProfile, **factors: float) -> HardwareProfile:
+    """The device with some of its rates multiplied: bandwidth, flops, link."""
+
+    def times(number: Quantity | None, name: str) -> Quantity:
+        assert number is not None
+        return Quantity(number * factors.get(name, 1.0), "a test")
+
+    hbm = profile.memory.hbm
+    hbm = hbm.model_copy(update={"bytes_per_s": times(hbm.bytes_per_s, "bandwidth")})
+    link = profile.links.intra_node
+    assert link is not None
+    link = link.model_copy(update={"bytes_per_s": times(link.bytes_per_s, "link")})
+    peaks = {name: times(peak, "flops") for name, peak in profile.peak_flops_per_s.items()}
+    update: dict[str, Any] = {
+        "memory": profile.memory.model_copy(update={"hbm": hbm}),
+        "links": profile.links.model_copy(update={"intra_node": link}),
+        "peak_flops_per_s": peaks,
+    }
+    return profile.model_copy(update=update)
+
+
+# -- weaker devices ----------------------------------------------------------------------------
+
+
+@given(
+    cases,
+    batches(),
+    st.sampled_from(["bandwidth", "flops", "link"]),
+    st.floats(0.05, 1.0),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_a_step_is_never_faster_with_less(
+    case: tuple[str, int],
+    batch: tuple[int, int, int, tuple[Prefill, ...]],
+    rate: str,
+    factor: float,
+    bound: bool,
+) -> None:
+    base = COSTS[case]
+    profile = base.profile
+    calibration = datasheet(profile) if bound else base.calibration
+    before = StepCost(base.model, profile, calibration, base.tp)
+    after = StepCost(base.model, scaled(profile, **{rate: factor}), calibration, base.tp)
+    assert duration(after, batch) >= duration(before, batch)
+
+
+@pytest.mark.parametrize(
+    ("case", "rate", "batch"),
+    [
+        ((DENSE, 1), "bandwidth", (8, 8000, 0, ())),
+        ((DENSE, 1), "flops", (0, 0, 0, (Prefill(4096, 0, True),))),
+        ((DENSE, 2), "link", (0, 0, 0, (Prefill(4096, 0, True),))),
+        ((MOE, 1), "bandwidth", (64, 64_000, 0, ())),
+        ((MOE, 1), "flops", (0, 0, 0, (Prefill(8192, 0, True),))),
+        ((MOE, 2), "link", (0, 0, 0, (Prefill(4096, 0, True),))),
+    ],
+)
+def test_half_the_rate_that_matters_slows_the_step_down(
+    case: tuple[str, int], rate: str, batch: tuple[int, int, int, tuple[Prefill, ...]]
+) -> None:
+    base = COSTS[case]
+    half = StepCost(base.model, scaled(base.profile, **{rate: 0.5}), base.calibration, base.tp)
+    slowed = duration(half, batch) / duration(base, batch)
+    assert slowed > (1.02 if rate == "link" else 1.3)
+    assert slowed <= 2.0
+
+
+def test_the_link_does_not_matter_to_one_device() -> None:
+    base = COSTS[DENSE, 1]
+    batch = (8, 8000, 0, (Prefill(512, 0, True),))
+    slow = StepCost(base.model, scaled(base.profile, link=0.1), base.calibration)
+    assert duration(slow, batch) == duration(base, batch)
+
+
+@given(cases, batches(), st.integers(1, 64), st.integers(0, 5000))
+@settings(deadline=None)
+def test_more_context_is_never_cheaper(
+    case: tuple[str, int],
+    batch: tuple[int, int, int, tuple[Prefill, ...]],
+    more: int,
+    spread: int,
+) -> None:
+    decoders, context, uneven, prefills = batch
+    row = COSTS[case].row(decoders, uneven, prefills)
+    assert row.duration_at(context + more) >= row.duration_at(context)
+    assert energy(row, context + more) >= energy(row, context)
+    assert COSTS[case].row(decoders, uneven + spread, prefills).duration >= row.duration
+
+
+@given(cases, st.integers(1, 600), st.integers(1, 8192), st.integers(0, 8192))
+@settings(deadline=None)
+def test_more_prompt_is_never_faster(
+    case: tuple[str, int], decoders: int, tokens: int, more: int
+) -> None:
+    """Within padding to whole tiles the times may be equal, never lower."""
+    row = COSTS[case].row
+    short = row(decoders, 0, (Prefill(tokens, 0, True),)).duration
+    assert row(decoders, 0, (Prefill(tokens + more, 0, True),)).duration >= short
+    assert row(decoders, 0, (Prefill(tokens, more, True),)).duration >= short
+    assert row(decoders).duration <= short
+
+
+# -- linear in context, exact sums -------------------------------------------------------------
+
+
+@given(cases, batches(), st.integers(0, 10**6), st.integers(0, 10**6))
+@settings(deadline=None)
+def test_a_step_is_linear_in_context(
+    case: tuple[str, int],
+    batch: tuple[int, int, int, tuple[Prefill, ...]],
+    first: int,
+    second: int,
+) -> None:
+    decoders, _, spread, prefills = batch
+    row = COSTS[case].row(decoders, spread, prefills)
+    rise = row.duration_at(second) - row.duration_at(first)
+    assert rise == row.duration_per_context * (second - first)
+    assert row.duration_per_context > 0
+
+
+@given(cases, st.integers(1, 300), st.integers(0, 2000), st.integers(1, 60), st.integers(1, 9000))
+@settings(deadline=None)
+def test_a_stretch_is_the_sum_of_its_steps(
+    case: tuple[str, int], decoders: int, spread: int, steps: int, longest: int
+) -> None:
+    row = COSTS[case].row(decoders, spread)
+    context = decoders * longest
+    contexts = [context + decoders * step for step in range(steps)]
+    assert row.durations(steps, context, decoders) == sum(map(row.duration_at, contexts))
+    assert stretch_energies(row, steps, context, decoders) == [energy(row, c) for c in contexts]
+
+
+def stretch_energies(row: StepRow, steps: int, context: int, decoders: int) -> list[int]:
+    """Energy of every step of a stretch, by its pieces."""
+    found = []
+    for count, fixed, slope in row.energies(steps, context, decoders):
+        assert count > 0
+        found += [fixed + slope * (context + decoders * step) for step in range(count)]
+        context += decoders * count
+    return found
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 1000)), min_size=1, max_size=5),
+    st.integers(1, 50),
+    st.integers(0, 3000),
+    st.integers(1, 64),
+)
+def test_pieces_follow_the_lowest_line_through_every_bend(
+    lines: list[tuple[int, int]], steps: int, context: int, decoders: int
+) -> None:
+    row = StepRow(1, 1, tuple(lines))
+    contexts = [context + decoders * step for step in range(steps)]
+    lowest = [min(fixed + slope * c for fixed, slope in lines) for c in contexts]
+    assert stretch_energies(row, steps, context, decoders) == lowest
+
+
+def test_a_long_stretch_is_few_pieces() -> None:
+    row = COSTS[DENSE, 1].row(64)
+    assert len(row.energies(10_000, 64 * 1000, 64)) < 200
+
+
+# -- energy ------------------------------------------------------------------------------------
+
+
+@given(cases, batches())
+@settings(deadline=None)
+def test_power_lies_between_idle_and_the_limit(
+    case: tuple[str, int], batch: tuple[int, int, int, tuple[Prefill, ...]]
+) -> None:
+    of, (decoders, context, spread, prefills) = COSTS[case], batch
+    row = of.row(decoders, spread, prefills)
+    watts = energy(row, context) / row.duration_at(context)
+    limit = float(of.profile.power.max_w) * of.tp
+    assert of.calibration.power.idle_w * of.tp * (1 - 1e-9) <= watts <= limit * (1 + 1e-9)
+
+
+def test_the_bent_limit_is_met_within_its_tangents() -> None:
+    """Independent of the tangents: P/(1+(P/limit)^8)^(1/8) with the calibration's numbers."""
+    of = COSTS[DENSE, 1]
+    power, limit = of.calibration.power, float(of.profile.power.max_w)
+    for tokens in (16, 512, 2048, 8192):
+        row = of.row(0, 0, (Prefill(tokens, 0, True),))
+        seconds = row.duration / TICKS_PER_S
+        flops = 2.0 * tokens * (of.model.parameters - 2 * of.model.vocab * of.model.hidden)
+        flops += 2.0 * of.model.vocab * of.model.hidden
+        sizes = of.model.attention
+        flops += of.model.layers * sizes.heads * 4.0 * sizes.head_dim * tokens * tokens / 2
+        free = power.idle_w + power.active_w + power.j_per_flop * flops / seconds
+        bent = free / (1 + (free / limit) ** 8) ** (1 / 8)
+        assert energy(row, 0) / row.duration == pytest.approx(bent, rel=0.02)
+
+
+# -- levels ------------------------------------------------------------------------------------
+
+
+@given(cases, batches())
+@settings(deadline=None)
+def test_the_datasheet_is_a_lower_bound(
+    case: tuple[str, int], batch: tuple[int, int, int, tuple[Prefill, ...]]
+) -> None:
+    own = COSTS[case]
+    bound = StepCost(own.model, own.profile, datasheet(own.profile), own.tp)
+    assert duration(bound, batch) <= duration(own, batch)
+
+
+def test_one_decoder_at_the_datasheet_reads_all_weights_once() -> None:
+    profile, model = load_profile("h100_sxm"), load_model(DENSE)
+    row = StepCost(model, profile, datasheet(profile)).row(1)
+    read = model.weight_bytes() - model.vocab * model.hidden * 2  # embeddings are looked up
+    floor = read / float(profile.memory.hbm.bytes_per_s or 0)
+    assert row.duration / TICKS_PER_S == pytest.approx(floor, rel=0.02)
+    per_token = model.kv_bytes_per_token() / float(profile.memory.hbm.bytes_per_s or 0)
+    assert row.duration_per_context / TICKS_PER_S == pytest.approx(per_token, rel=1e-9)
+
+
+def test_two_devices_are_faster_than_one_and_slower_than_half() -> None:
+    batch = (16, 16_000, 0, (Prefill(2048, 0, True),))
+    for model in (DENSE, MOE):
+        one, two = (duration(COSTS[model, tp], batch) for tp in (1, 2))
+        assert one / 2 < two < one
+
+
+def test_a_missing_curve_is_named_before_the_run() -> None:
+    found = load_calibration("h100_sxm")
+    assert found is not None
+    profile = load_profile("h100_sxm")
+    with pytest.raises(InputError, match="moe"):
+        StepCost(load_model(MOE), profile, found.model_copy(update={"moe": None}))
+    with pytest.raises(InputError, match=r"all_reduce\.16"):
+        StepCost(load_model(DENSE), profile, found, 16)
