@@ -4,8 +4,10 @@ matplotlib is imported only when a figure is drawn, and without pyplot, so nothi
 """
 
 import contextlib
+import itertools
 import math
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,8 +45,10 @@ TRACED = "accuracy traced (expected over all draws where known, else of this run
 MODELLED = "hollow: accuracy modelled"
 FRONT = "Pareto front, traced points only"
 
-_LEFT_IN, _RIGHT_IN, _GAP_IN, _PANEL_IN, _X_LABEL_IN, _LINE_IN = 0.72, 0.15, 0.22, 3.4, 0.62, 0.175
+_LEFT_IN, _RIGHT_IN, _GAP_IN, _PANEL_IN, _X_LABEL_IN, _LINE_IN = 0.72, 0.2, 0.36, 3.4, 0.62, 0.175
 _SMALL = 8.5
+_ROW_IN = 0.184
+"""Height of a legend row."""
 _GREY = "#444444"
 
 
@@ -91,7 +95,7 @@ def tradeoff_figure(summaries: Sequence[Mapping[str, Any]], title: str) -> "Figu
     drawn = [point for point in points if point.accuracy is not None]
     notes = _notes([point for point in points if point.accuracy is None])
     columns, rows = _legend_shape(drawn)
-    below = _X_LABEL_IN + (rows + 1.6) * 1.25 * _LINE_IN + (len(notes) + 1) * _LINE_IN
+    below = _X_LABEL_IN + (rows + 1.9) * _ROW_IN + (len(notes) + 1) * _LINE_IN
     figure, height, top = _page(title, _subtitle(summaries), _PANEL_IN + below)
     width = (WIDTH_IN - _LEFT_IN - _RIGHT_IN - 2 * _GAP_IN) / 3
     bottom = top - _PANEL_IN
@@ -144,6 +148,8 @@ def _points(summaries: Sequence[Mapping[str, Any]]) -> list[_Point]:
 
 
 def _draw_panel(axes: "Axes", points: Sequence[_Point], key: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     placed = [(point, where) for point in points if (where := point.at(key))]
     _style(axes)
     if not placed:
@@ -153,10 +159,11 @@ def _draw_panel(axes: "Axes", points: Sequence[_Point], key: str) -> None:
     known = [100 * point.accuracy for point in points if point.accuracy is not None]
     pad = max(2.0, 0.12 * (max(known) - min(known)))
     axes.set_ylim(min(known) - pad, max(known) + pad)
+    axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     _draw_front(axes, [where for point, where in placed if point.traced])
     for point, (x, y) in placed:
         axes.plot([x], [y], label=point.name, **_marker(point.colour, point.traced))
-    _number(axes, placed)
+    _number(axes, placed, _front_path(axes))
 
 
 def _draw_front(axes: "Axes", traced: Sequence[tuple[float, float]]) -> None:
@@ -182,8 +189,23 @@ def _marker(colour: str, filled: bool) -> dict[str, Any]:
     }
 
 
-def _number(axes: "Axes", placed: Sequence[tuple[_Point, tuple[float, float]]]) -> None:
-    """Write each point's number beside it where it hides neither points nor other numbers."""
+def _front_path(axes: "Axes") -> Floats:
+    """Places along the front's steps. [pt]"""
+    corners: list[Floats] = []
+    for line in axes.get_lines():
+        if line.get_label() == FRONT:
+            ends = axes.transData.transform(np.column_stack(line.get_data()))
+            for (x0, y0), (x1, y1) in itertools.pairwise(ends * 72.0 / axes.figure.dpi):
+                share = np.linspace(0, 1, 2 + int((abs(x1 - x0) + abs(y1 - y0)) / 4))
+                corners.append(np.column_stack([x0 + share * (x1 - x0), 0 * share + y0]))
+                corners.append(np.column_stack([0 * share + x1, y0 + share * (y1 - y0)]))
+    return np.concatenate(corners) if corners else np.empty((0, 2))
+
+
+def _number(
+    axes: "Axes", placed: Sequence[tuple[_Point, tuple[float, float]]], front: Floats
+) -> None:
+    """Write each point's number beside it where it hides neither points, numbers nor the front."""
     from matplotlib.patheffects import withStroke
 
     to_pt = 72.0 / axes.figure.dpi
@@ -192,7 +214,7 @@ def _number(axes: "Axes", placed: Sequence[tuple[_Point, tuple[float, float]]]) 
     centres = axes.transData.transform([where for _, where in placed]) * to_pt
     labels: list[Floats] = []
     for (point, where), centre in zip(placed, centres, strict=True):
-        offset = _free_offset(centre, centres, labels, edges)
+        offset = _free_offset(centre, centres, labels, front, edges)
         labels.append(centre + offset)
         leader = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.8, "shrinkB": 4}
         far = math.hypot(*offset) > _RADII_PT[0]
@@ -208,7 +230,7 @@ _RADII_PT = (11.5, 17.0, 23.0, 30.0)
 
 
 def _free_offset(
-    centre: Floats, centres: Floats, labels: Sequence[Floats], edges: Floats
+    centre: Floats, centres: Floats, labels: Sequence[Floats], front: Floats, edges: Floats
 ) -> Floats:
     """Offset [pt] of a number from its point: the nearest place with least in the way."""
     best, best_cost = np.zeros(2), math.inf
@@ -219,6 +241,7 @@ def _free_offset(
             at = centre + offset
             cost = radius / 100 + sum(_overlap(at - other, 10.5) for other in centres)
             cost += sum(_overlap(at - other, 13) for other in labels)
+            cost += 0.5 * max((_overlap(at - other, 7.5) for other in front), default=0.0)
             cost += 5 * float(np.any(at < edges[0] + 6) or np.any(at > edges[1] - 6))
             if cost < best_cost:
                 best, best_cost = offset, cost
@@ -230,10 +253,14 @@ def _overlap(distance: Floats, needed: float) -> float:
 
 
 def _legend_shape(points: Sequence[_Point]) -> tuple[int, int]:
-    """(columns, rows) of the strategies' legend."""
-    longest = max((len(_legend_name(point)) for point in points), default=1)
-    columns = max(1, min(4, int((WIDTH_IN - 0.3) * 72 / (5.1 * longest + 34))))
-    return columns, math.ceil(len(points) / columns)
+    """(columns, rows) of the strategies' legend: as many columns as fit side by side."""
+    lengths = [len(_legend_name(point)) for point in points]
+    for columns in (4, 3, 2):
+        rows = math.ceil(len(lengths) / columns)
+        widest = [max(lengths[i : i + rows]) for i in range(0, len(lengths), rows or 1)]
+        if sum(5.2 * length + 36 for length in widest) < 72 * (WIDTH_IN - 0.3):
+            return columns, rows
+    return 1, len(lengths)
 
 
 def _legend_name(point: _Point) -> str:
@@ -255,7 +282,7 @@ def _tradeoff_legends(
         line(FRONT, **_FRONT_LINE),
     ]
     _legend(figure, names, columns, top)
-    _legend(figure, styles, 3, top - (rows + 0.4) * 1.25 * _LINE_IN / figure.get_figheight())
+    _legend(figure, styles, 3, top - (rows + 0.4) * _ROW_IN / figure.get_figheight())
 
 
 def _legend(figure: "Figure", handles: "Sequence[Line2D]", columns: int, top: float) -> None:
@@ -286,9 +313,9 @@ def _subtitle(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     count = {str(summary["questions"]) for summary in summaries if "questions" in summary}
     what = [
         (name, _said(summaries, key))
-        for name, key in (("model", "model"), ("on", "hardware"), ("trace", "trace"))
+        for name, key in (("model", "model"), ("hardware", "hardware"), ("trace", "trace"))
     ]
-    what += [("recorded from", _said(summaries, "transferred_from"))]
+    what += [("transferred from", _said(summaries, "transferred_from"))]
     what += [("questions:", ", ".join(sorted(count)))]
     lines = ["  ·  ".join(f"{name} {text}" for name, text in what if text)]
     for word in ("time", "energy"):
@@ -318,17 +345,32 @@ def _said(summaries: Sequence[Mapping[str, Any]], key: str) -> str:
 
 @dataclass(frozen=True)
 class _Track:
-    """State of one replica over time, by column name."""
+    """State of one replica over time: counts hold until the next moment."""
 
-    columns: Mapping[str, Floats]
+    times: Floats
+    counts: Mapping[str, Floats]
+    kv_times: Floats
+    kv_use: Floats
 
-    def at(self, name: str, times: Floats) -> Floats:
-        """A column at other times: counts hold until the next row, KV use grows evenly."""
-        own, values = self.columns["time_s"], self.columns[name]
-        if name == "kv_use":
-            return np.interp(times, own, values, left=0.0)
-        place = np.searchsorted(own, times, side="right") - 1
-        return np.where(place >= 0, values[place], 0.0)
+    def count_at(self, name: str, times: Floats) -> Floats:
+        """Requests at other times."""
+        place = np.searchsorted(self.times, times, side="right") - 1
+        return np.where(place >= 0, self.counts[name][place], 0.0)
+
+    def kv_at(self, times: Floats) -> Floats:
+        """KV use at other times."""
+        return np.interp(times, self.kv_times, self.kv_use, left=0.0)
+
+
+def _track(times: Floats, running: Floats, waiting: Floats, kv_use: Floats) -> _Track:
+    """KV use grows evenly while something runs and holds while the engine is idle."""
+    idle = np.flatnonzero(running[:-1] == 0)
+    return _Track(
+        times,
+        {"running": running, "waiting": waiting},
+        np.insert(times, idle + 1, times[idle + 1]),
+        np.insert(kv_use, idle + 1, kv_use[idle]),
+    )
 
 
 def timeline_figure(engines: Table, title: str) -> "Figure":
@@ -346,23 +388,24 @@ def timeline_figure(engines: Table, title: str) -> "Figure":
     deployments = _tracks(engines)
     if not deployments:
         raise InputError("no engine states to draw")
-    rows = 2 * len(deployments)
-    figure, height, top = _page(title, [], rows * 1.75 + 0.4)
+    count = len(deployments)
+    figure, height, top = _page(title, [], count * 3.3 + 0.75)
     grid = figure.add_gridspec(
-        rows, 1, left=_LEFT_IN / WIDTH_IN, right=0.82, top=top / height, bottom=0.55 / height,
-        height_ratios=[1.3, 1] * len(deployments), hspace=0.16,
+        count, 1, left=_LEFT_IN / WIDTH_IN, right=0.82, top=(top - 0.2) / height,
+        bottom=0.55 / height, hspace=0.24,
     )  # fmt: skip
-    upper: Axes | None = None
+    end = max(float(track.times[-1]) for tracks in deployments.values() for track in tracks)
     for row, (name, tracks) in enumerate(deployments.items()):
-        requests = figure.add_subplot(grid[2 * row], sharex=upper)
-        upper = upper or requests
-        kv = figure.add_subplot(grid[2 * row + 1], sharex=upper)
-        _draw_requests(requests, name, tracks)
-        _draw_kv(kv, name, tracks)
+        pair = grid[row].subgridspec(2, 1, height_ratios=[1.4, 1], hspace=0.12)
+        requests, kv = figure.add_subplot(pair[0]), figure.add_subplot(pair[1])
+        requests.set_title(name, loc="left", fontsize=10, fontweight="bold", parse_math=False)
+        _draw_requests(requests, tracks)
+        _draw_kv(kv, tracks)
         requests.tick_params(labelbottom=False)
-        kv.tick_params(labelbottom=row == len(deployments) - 1)
+        kv.tick_params(labelbottom=row == count - 1)
+        for axes in (requests, kv):
+            axes.set_xlim(0, end or 1.0)
     kv.set_xlabel("Time (s)")
-    kv.set_xlim(0, max(float(t.columns["time_s"][-1]) for ts in deployments.values() for t in ts))
     figure.align_ylabels()
     return figure
 
@@ -374,48 +417,49 @@ def _tracks(engines: Table) -> dict[str, list[_Track]]:
     found: dict[str, list[_Track]] = {}
     for name, replica in dict.fromkeys(zip(deployments.tolist(), replicas.tolist(), strict=True)):
         mine = (deployments == name) & (replicas == replica)
-        columns = {
-            column: np.array(engines.columns[column], dtype=float)[mine]
+        columns = (
+            np.array(engines.columns[column], dtype=float)[mine]
             for column in ("time_s", "running", "waiting", "kv_use")
-        }
-        found.setdefault(name, []).append(_Track(columns))
+        )
+        found.setdefault(name, []).append(_track(*columns))
     return found
 
 
-def _draw_requests(axes: "Axes", deployment: str, tracks: Sequence[_Track]) -> None:
+def _draw_requests(axes: "Axes", tracks: Sequence[_Track]) -> None:
     _style(axes)
-    times = np.unique(np.concatenate([track.columns["time_s"] for track in tracks]))
+    times = np.unique(np.concatenate([track.times for track in tracks]))
     many = len(tracks) > 1
     for name, colour in (("running", COLOURS[0]), ("waiting", COLOURS[1])):
         for number, track in enumerate(tracks if many else ()):
             axes.plot(
-                track.columns["time_s"], track.columns[name], drawstyle="steps-post", color=colour,
-                linewidth=0.5, alpha=0.6, label=f"{name}, each replica" if not number else None,
+                track.times, track.counts[name], drawstyle="steps-post", color=colour,
+                linewidth=0.4, alpha=0.6, label=None if number else f"{name}, each replica",
             )  # fmt: skip
-        total = sum((track.at(name, times) for track in tracks), np.zeros(len(times)))
-        label = f"{name}, all {len(tracks)} replicas" if many else name
-        axes.plot(times, total, drawstyle="steps-post", color=colour, linewidth=1.3, label=label)
+        total = sum((track.count_at(name, times) for track in tracks), np.zeros(len(times)))
+        label = f"{name}, sum of {len(tracks)}" if many else name
+        axes.plot(times, total, drawstyle="steps-post", color=colour, linewidth=0.9, label=label)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel(f"{deployment}\nrequests")
+    axes.set_ylabel("Requests")
     _legend_beside(axes)
 
 
-def _draw_kv(axes: "Axes", deployment: str, tracks: Sequence[_Track]) -> None:
-    """KV use grows evenly between two rows of the table, so lines are straight, not steps."""
+def _draw_kv(axes: "Axes", tracks: Sequence[_Track]) -> None:
     _style(axes)
     many = len(tracks) > 1
     for number, track in enumerate(tracks):
         axes.plot(
-            track.columns["time_s"], 100 * track.columns["kv_use"], color=COLOURS[2],
-            linewidth=0.5 if many else 1.1, alpha=0.6 if many else 1.0,
-            label=("each replica" if many else "KV use") if not number else None,
+            track.kv_times, 100 * track.kv_use, color=COLOURS[2], linewidth=0.4 if many else 0.9,
+            alpha=0.6 if many else 1.0,
+            label=None if number else ("KV use, each replica" if many else "KV use"),
         )  # fmt: skip
     if many:
-        times = np.linspace(0, max(float(track.columns["time_s"][-1]) for track in tracks), 4096)
-        mean = np.mean([track.at("kv_use", times) for track in tracks], axis=0)
-        axes.plot(times, 100 * mean, color=COLOURS[2], linewidth=1.3, label="mean of replicas")
-    axes.set_ylim(0, 105)
-    axes.set_ylabel(f"{deployment}\nKV use (%)")
+        times = np.linspace(0, max(float(track.times[-1]) for track in tracks), 4096)
+        mean = np.mean([track.kv_at(times) for track in tracks], axis=0)
+        label = f"KV use, mean of {len(tracks)}"
+        axes.plot(times, 100 * mean, color=COLOURS[2], linewidth=0.9, label=label)
+    peak = 100 * max(float(track.kv_use.max()) for track in tracks)
+    axes.set_ylim(0, min(105.0, max(10.0, 1.15 * peak)))
+    axes.set_ylabel("KV use (%)")
     _legend_beside(axes)
 
 
@@ -442,7 +486,8 @@ def makespan_figure(results: Mapping[str, Table], title: str) -> "Figure":
     makespans = {name: _makespans(name, table) for name, table in results.items()}
     if not makespans:
         raise InputError("no results to draw")
-    plot_in = max(3.6, 0.4 * len(makespans))
+    labels = [_makespan_label(name, values) for name, values in makespans.items()]
+    plot_in = max(3.6, sum(0.09 + 0.155 * (label.count("\n") + 1) for label in labels))
     figure, height, top = _page(title, [], plot_in + 0.65)
     bottom = top - plot_in
     axes = figure.add_axes((_LEFT_IN / WIDTH_IN, bottom / height, 0.55, plot_in / height))
@@ -450,13 +495,14 @@ def makespan_figure(results: Mapping[str, Table], title: str) -> "Figure":
     _scale_x(axes, [float(value) for values in makespans.values() for value in values])
     for share in (50, 95):
         axes.axhline(share, color="#aaaaaa", linewidth=0.8, linestyle=":")
-    for place, (name, values) in enumerate(makespans.items()):
-        p50, p95 = np.percentile(values, (50, 95)).tolist()
+    # Later curves are thinner, so that those they coincide with can still be seen below.
+    for place, values in enumerate(makespans.values()):
         shares = 100 * np.arange(len(values) + 1) / len(values)
         axes.plot(
-            np.concatenate([values[:1], values]), shares, drawstyle="steps-post", linewidth=1.5,
+            np.concatenate([values[:1], values]), shares, drawstyle="steps-post",
+            linewidth=3.2 - 2 * place / len(makespans),
             color=COLOURS[place % len(COLOURS)], linestyle=("-", "--", "-.", ":")[place % 4],
-            label=f"{name}\np50 {p50:,.3g} s, p95 {p95:,.3g} s",
+            label=labels[place],
         )  # fmt: skip
     axes.set_ylim(0, 101)
     axes.set_yticks([0, 25, 50, 75, 95, 100])
@@ -470,6 +516,11 @@ def makespan_figure(results: Mapping[str, Table], title: str) -> "Figure":
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def _makespan_label(name: str, values: Floats) -> str:
+    p50, p95 = np.percentile(values, (50, 95)).tolist()
+    return "\n".join([*textwrap.wrap(name, 46), f"p50 {p50:,.3g} s, p95 {p95:,.3g} s"])
 
 
 def _makespans(name: str, table: Table) -> Floats:
@@ -510,7 +561,9 @@ def _text(figure: "Figure", lines: Sequence[str], top: float) -> None:
 
 
 def _wrap(lines: Iterable[str]) -> list[str]:
-    return [part for line in lines for part in textwrap.wrap(line, 145, subsequent_indent="    ")]
+    """Lines cut to the width of the page; a number stays with its unit."""
+    kept = (re.sub(r"(?<=\d) (?=%|s\b|J\b|USD\b)", "\N{NO-BREAK SPACE}", line) for line in lines)
+    return [part for line in kept for part in textwrap.wrap(line, 155, subsequent_indent="    ")]
 
 
 def _style(axes: "Axes") -> None:

@@ -219,9 +219,10 @@ class Engine:
         spread = batch.decoders * batch.longest_context - batch.context_tokens
         row = self.cost.row(batch.decoders, spread, prefills)
         decode_duration = 0
-        if batch.decoders:
-            alone = self.cost.row(batch.decoders, spread) if prefills else row
-            decode_duration = alone.duration_at(batch.context_tokens)
+        if batch.decoders and prefills:
+            decode_duration = self.cost.decode_duration(
+                batch.decoders, spread, batch.context_tokens
+            )
         self._flights.append(_Flight(batch, row, decode_duration))
         return batch
 

@@ -43,7 +43,7 @@ class LockstepScheduler(Scheduler):
         self.decoders = 0
         self.context_tokens = 0
         self._partial: Request | None = None
-        self._buckets: list[dict[Request, None]] = [{} for _ in range(config.block_size)]
+        self._buckets: dict[int, dict[Request, None]] = {}  # by step (mod size) of the next block
         self._finish: list[tuple[int, int, Request]] = []
         self._longest: list[tuple[int, int, Request]] = []
         self._places = 0
@@ -94,10 +94,10 @@ class LockstepScheduler(Scheduler):
     def _decode_blocks(self, batch: Batch) -> None:
         """Give a block to each decoder that needs one, preempting from the end if there is none."""
         free = self.pool.free
-        needy = self._buckets[self.steps % self.config.block_size]
+        needy = self._buckets.get(self.steps % self.config.block_size, {})
         if len(needy) <= len(free):
-            for request in needy:
-                request.blocks += self.pool.take(1)
+            for request, block in zip(needy, self.pool.take(len(needy)), strict=True):
+                request.blocks.append(block)
         else:
             for request in list(needy):
                 while request.decoding and not free:
@@ -147,7 +147,7 @@ class LockstepScheduler(Scheduler):
     def _start_decoding(self, request: Request) -> None:
         request.decoding = True
         request.base = request.computed - self.steps
-        self._buckets[-request.base % self.config.block_size][request] = None
+        self._buckets.setdefault(-request.base % self.config.block_size, {})[request] = None
         self.decoders += 1
         self.context_tokens += request.computed
         last_context = request.prompt_tokens + self._output_limit(request) - 1
@@ -163,7 +163,10 @@ class LockstepScheduler(Scheduler):
         request.computed = request.base + self.steps
         request.decoding = False
         request.last_step = self.steps
-        del self._buckets[-request.base % self.config.block_size][request]
+        key = -request.base % self.config.block_size
+        del self._buckets[key][request]
+        if not self._buckets[key]:
+            del self._buckets[key]
         self.decoders -= 1
         self.context_tokens -= request.computed
 
@@ -213,7 +216,7 @@ class LockstepScheduler(Scheduler):
         """Register blocks that this step's decode tokens complete (or the last's, if in flight)."""
         late = int(self.config.async_scheduling)
         size = self.config.block_size
-        for request in self._buckets[(step + 1 - late) % size]:
+        for request in self._buckets.get((step + 1 - late) % size, ()):
             self._register(request, (request.base + step + 1 - late) // size)
 
     # -- after the step ------------------------------------------------------------------------
@@ -268,17 +271,23 @@ class LockstepScheduler(Scheduler):
             if request.decoding and request.place == place:
                 break
             heapq.heappop(self._finish)
-        return min(last_step - self.steps, self._steps_until_full())
+        return self._steps_until_full(last_step - self.steps)
 
-    def _steps_until_full(self) -> int:
-        """Decode steps that the free blocks allow."""
+    def _steps_until_full(self, limit: int) -> int:
+        """Decode steps that the free blocks allow, at most `limit`."""
         size, free = self.config.block_size, len(self.pool.free)
+        if (limit // size + 1) * self.decoders <= free:  # a block each in every cycle
+            return limit
         cycles, free = divmod(free, self.decoders)
         steps = cycles * size
-        while (need := len(self._buckets[(self.steps + steps) % size])) <= free:
+        while steps < limit and (need := self._needy(self.steps + steps)) <= free:
             free -= need
             steps += 1
-        return steps
+        return min(steps, limit)
+
+    def _needy(self, step: int) -> int:
+        """Decoders that need a block in a step."""
+        return len(self._buckets.get(step % self.config.block_size, ()))
 
     def advance(self, steps: int) -> Batch:
         """Take quiet steps and return the last batch.
@@ -297,17 +306,14 @@ class LockstepScheduler(Scheduler):
         return batch
 
     def _take_blocks(self, steps: int) -> None:
-        size, take = self.config.block_size, self.pool.take
-        occupied = [
-            (offset, bucket)
-            for offset in range(size)
-            if (bucket := self._buckets[(self.steps + offset) % size])
-        ]
+        size, order = self.config.block_size, list[Request]()
+        buckets = sorted(((key - self.steps) % size, key) for key in self._buckets)
         for cycle in range(0, steps, size):
-            for offset, needy in occupied:
+            for offset, key in buckets:
                 if cycle + offset < steps:
-                    for request in needy:
-                        request.blocks += take(1)
+                    order.extend(self._buckets[key])
+        for request, block in zip(order, self.pool.take(len(order)), strict=True):
+            request.blocks.append(block)
         if self._outputs_shared:
             for step in range(self.steps, self.steps + steps):
                 self._register_decoded(step)

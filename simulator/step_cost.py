@@ -36,7 +36,7 @@ class Prefill:
     samples: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepRow:
     """Duration and energy of a step as functions of the decoders' summed context C.
 
@@ -46,7 +46,7 @@ class StepRow:
 
     duration: int
     duration_per_context: int
-    energy: tuple[tuple[int, int], ...]
+    energy: list[tuple[int, int]]
 
     def duration_at(self, context: int) -> int:
         """Duration of the step with this summed context. [as]"""
@@ -120,11 +120,17 @@ class StepCost:
         )
         seconds = shape.seconds + shape.tail_s * spread
         duration = round(seconds * TICKS_PER_S)
-        pieces = tuple(
-            (round(line.watts * duration + joules), line.per_context)
-            for line, joules in zip(self._lines, shape.joules, strict=True)
-        )
+        pieces = [
+            (round(watts * duration + joules), per_context)
+            for (watts, per_context), joules in zip(self._slopes, shape.joules, strict=True)
+        ]
         return StepRow(duration, self._context_ticks, pieces)
+
+    def decode_duration(self, decoders: int, spread: int, context: int) -> int:
+        """Duration of a pure decode step. [as]"""
+        shape = self._decode_shape(decoders)
+        seconds = shape.seconds + shape.tail_s * spread
+        return round(seconds * TICKS_PER_S) + self._context_ticks * context
 
     def _decode_shape(self, decoders: int) -> "_Shape":
         found = self._decode_shapes.get(decoders)
@@ -354,6 +360,10 @@ class StepCost:
         if power.j_per_flop == 0:
             lines = [(0.0, 1.0)]  # a constant draw, at or below the limit as it stands
         return tuple(self._line(offset_w, slope) for offset_w, slope in lines)
+
+    @cached_property
+    def _slopes(self) -> list[tuple[float, int]]:
+        return [(line.watts, line.per_context) for line in self._lines]
 
     def _line(self, offset_w: float, slope: float) -> "_PowerLine":
         power = self.calibration.power

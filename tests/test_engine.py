@@ -38,7 +38,7 @@ STRATEGIES = [
     "problems_in_flight=none",
     "dvts:n=4,width=2,max_steps=4,problems_in_flight=3",
     "budget_forcing:max_thinking_tokens=60,extra_tokens=10,answer_tokens=5",
-    "self_refine:critique_tokens=7",
+    "self_refine:critique_tokens=7,critique_prompt_tokens=5,revise_prompt_tokens=3",
     "generative_verification:n=2,v=2,head_tokens=40",
     "generative_verification:n=2,v=2,head_tokens=40,on=scorer",
     "agent_loop:turns=4,tool_s=0.01,tool_tokens=9",
@@ -196,7 +196,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], Trace]:
     longest = draw(st.sampled_from([12, 40, 90]))
     asked = draw(st.lists(questions(longest), min_size=1, max_size=6, unique_by=lambda q: q.id))
     size = draw(st.sampled_from([1, 4, 16]))
-    need = -(-MOST_TOKENS * longest // (12 * size))
+    need = -(-(5 * longest + 60) // size)
     tight = draw(st.sampled_from([None, 1.0, 1.3, 2.0]))
     chunked = draw(st.sampled_from([True, True, False]))
     engine = {
@@ -225,10 +225,6 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], Trace]:
     return fields, trace(*asked)
 
 
-MOST_TOKENS = 60
-"""A call of any of the strategies needs less than this many twelfths of the longest text."""
-
-
 def hasty(question: Asked, call: Caller) -> Program:
     """Cancel in the middle of things, at moments that have nothing to do with steps."""
     drafts = [call.generate(question.context, sample=i) for i in range(4)]
@@ -241,11 +237,6 @@ def hasty(question: Asked, call: Caller) -> Program:
 
 
 HASTY = Script(hasty)
-
-
-def needs(strategy: Any, longest: int) -> int:
-    """Longest text that a strategy may make, roughly from above."""
-    return longest * MOST_TOKENS // 12
 
 
 def step_by_step(fields: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,10 @@ from ttcsim.workloads.votes import expected_vote, votes_are_known
 
 def expected_single(samples: Sequence[Sample]) -> float | None:
     """Return the share of correct samples."""
-    return expected_best_by_score(samples, 1, [0.0] * len(samples))
+    _check_size(samples, 1)
+    if not _judged(samples):
+        return None
+    return sum(bool(sample.correct) for sample in samples) / len(samples)
 
 
 def expected_best_of_n(samples: Sequence[Sample], n: int) -> float | None:

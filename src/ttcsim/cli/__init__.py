@@ -33,6 +33,17 @@ _ClickError = cast(type[Exception], typer.BadParameter.__mro__[2])
 
 
 def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _run() -> int:
     """Run the command line; every failure is one line on stderr."""
     try:
         code = app(standalone_mode=False)
@@ -44,16 +55,13 @@ def main() -> None:
         code = _fail(str(error), 2)
     except NoFeasiblePlanError as error:
         code = _fail(str(error), 3)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     except RuntimeError as error:
         if type(error).__name__ != "StuckError":  # its module is heavy to import
             raise
         code = _fail(str(error), 1)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _usage(error: Exception) -> int:
