@@ -186,7 +186,7 @@ class _Run:
 
     def _expected_accuracy(self, asked: Asked) -> float | None:
         strategy = self._scenario.strategy
-        if not strategy.selects or strategy.samples() > len(asked.question.samples):
+        if strategy.samples() > len(asked.question.samples):
             return None
         scores = asked.scores() if strategy.scored() else ()
         return strategy.expected_accuracy(asked.question.samples, scores)

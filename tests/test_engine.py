@@ -268,3 +268,250 @@ def assert_same(fast: Result, slow: Result) -> None:
 def test_stretches_change_nothing(case: tuple[dict[str, Any], Trace]) -> None:
     fields, asked = case
     assert_same(run(asked=asked, **fields), run(asked=asked, **step_by_step(fields)))
+
+
+def same_both_ways(strategy: Any, asked: Trace, **fields: Any) -> Result:
+    """Run with stretches and step by step, compare, return the first."""
+    fields = {"engine": {}, "scorer": SMALL} | fields | {"strategy": strategy}
+    fast = run(asked=asked, **fields)
+    assert_same(fast, run(asked=asked, **step_by_step(fields)))
+    return fast
+
+
+def test_a_long_stretch_is_cut_by_arrivals_cancels_and_full_memory() -> None:
+    """The cases that matter, all sure to happen."""
+    asked = trace(*(question(f"q{i}", 30, [300 + 40 * i, 200, 400, 350]) for i in range(6)))
+    for asynchronous in (False, True):
+        found = same_both_ways(
+            "first_finish:n=4",
+            asked,
+            engine={"num_gpu_blocks": 120, "async_scheduling": asynchronous, "max_num_seqs": 20},
+            arrivals={"kind": "poisson", "rate": 10.0},
+        )
+        assert found.summary["preemptions"] > 0
+        assert found.summary["recomputed_tokens_per_question"] > 0
+        assert rows(found.calls, state="cancelled")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_cancelled_call_keeps_the_tokens_it_had_when_its_last_was_under_way(
+    asynchronous: bool,
+) -> None:
+    found = same_both_ways(
+        "first_finish:n=2",
+        trace(question("q", 20, [2, 2])),
+        deployment={"replicas": 2},
+        engine={"async_scheduling": asynchronous},
+    )
+    assert [call["output_tokens"] for call in found.calls.rows()] == [2, 1]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_cancel_at_the_end_of_a_step_of_two_replicas(asynchronous: bool) -> None:
+    """Both replicas end a step at one instant, and the second one's finish cancels the first's."""
+    same_both_ways(
+        "first_finish:n=2",
+        trace(question("q", 20, [50, 30])),
+        deployment={"replicas": 2},
+        engine={"async_scheduling": asynchronous},
+    )
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_colocated_scorer_asks_for_the_device_at_the_end_of_a_step(asynchronous: bool) -> None:
+    """A finish on one replica sends a score to the other's device at the instant its step ends."""
+    deployment = {"replicas": 2}
+    same_both_ways(
+        "best_of_n:n=2,score_when=each",
+        trace(question("q", 20, [50, 5])),
+        deployment=deployment,
+        scorer=SMALL | deployment,
+        scorer_placement="colocated",
+        engine={"async_scheduling": asynchronous},
+    )
+
+
+@pytest.mark.parametrize("output_s", [0.0, 0.01])
+def test_the_run_ends_when_the_last_step_does(output_s: float) -> None:
+    """A stretch that was cut leaves nothing behind that keeps the clock running."""
+    asked = trace(question("q", 20, [5, 500]))
+    front_end = {"output_s": output_s}
+    found = same_both_ways(
+        "first_finish:n=2", asked, deployment={"replicas": 2}, front_end=front_end
+    )
+    [end] = found.questions.columns["end_s"]
+    assert end <= found.summary["horizon_s"] < end + 0.005
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_a_call_cancelled_before_the_engine_has_looked_is_never_run(by_steps: bool) -> None:
+    """Its replica is in the middle of a long step when it comes and goes."""
+    found = run(
+        "first_finish:n=3",
+        trace(question("long", 30_000, [500] * 3, at=0.0), question("b", 10, [2] * 3, at=0.25)),
+        deployment={"replicas": 2, "router": "round_robin"},
+        engine={
+            "max_num_batched_tokens": 32_768,
+            "enable_prefix_caching": False,
+            "step_by_step": by_steps,
+        },
+    )
+    calls = rows(found.calls, question_id="b")
+    assert [call["state"] for call in calls] == ["finished", "cancelled", "finished"]
+    assert [call["output_tokens"] for call in calls] == [2, 0, 2]
+    assert calls[1]["energy_j"] == 0
+
+
+def test_a_call_cancelled_on_its_way_to_the_engine_is_never_run() -> None:
+    def program(asked: Asked, call: Caller) -> Program:
+        sent = call.generate(asked.context, sample=0)
+        yield call.all([call.wait(0.001)])
+        call.cancel([sent])
+
+    found = run(Script(program), trace(question("q", 10, [20])), front_end={"ingest_s": 0.01})
+    [call] = found.calls.rows()
+    assert (call["state"], call["output_tokens"], call["energy_j"]) == ("cancelled", 0, 0)
+
+
+# -- the device --------------------------------------------------------------------------------
+
+
+def test_engines_on_one_device_never_run_at_once() -> None:
+    """Colocated: the steps of both sum to the busy time, which is all of the time."""
+    asked = trace(*(question(f"q{i}", 50, [60, 80]) for i in range(3)))
+    own = run("best_of_n:n=2,score_when=each", asked, scorer=SMALL)
+    shared = run(
+        "best_of_n:n=2,score_when=each", asked, scorer=SMALL, scorer_placement="colocated"
+    )
+    assert shared.summary["devices"] == 1
+    assert own.summary["devices"] == 2
+    assert 0 < own.summary["device_utilisation"] < 1
+    assert shared.summary["device_utilisation"] == pytest.approx(1, abs=1e-12)
+    assert shared.summary["horizon_s"] > own.summary["horizon_s"]
+
+
+def test_a_score_waits_for_the_step_that_runs_and_no_longer() -> None:
+    """First come first served, step by step: no step of the generator gets in between twice."""
+    asked = trace(question("q", 64, [40, 400]))
+    found = run(
+        "best_of_n:n=2,score_when=each", asked, scorer=SMALL, scorer_placement="colocated"
+    )
+    first = min(rows(found.calls, kind="score"), key=lambda call: call["sent_s"])
+    of = cost()
+    step = of.row(1).duration_at(64 + 400) / TICKS_PER_S
+    read = of.row(0, 0, (Prefill(64 + 40, 0, True),)).duration / TICKS_PER_S
+    assert first["end_s"] - first["sent_s"] <= read + 2 * step
+
+
+# -- the engine by itself ----------------------------------------------------------------------
+
+
+class Bench:
+    """One engine without strategies: requests in, ends out."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.env = simpy.Environment()
+        self.device = Device(70.0)
+        self.ended: list[Request] = []
+        self.engine = Engine(
+            self.env, scheduler, cost(), self.device, 0, lambda _: None, self.ended.append
+        )
+
+    def at(self, seconds: float, then: Any) -> None:
+        event = self.env.timeout(round(seconds * TICKS_PER_S))
+        assert event.callbacks is not None
+        event.callbacks.append(lambda _: then())
+
+
+@pytest.mark.parametrize("kind", [Scheduler, LockstepScheduler])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_blocks_come_back_and_joules_are_whole(kind: type[Scheduler], asynchronous: bool) -> None:
+    bench = Bench(kind(SchedulerConfig(num_blocks=60, async_scheduling=asynchronous)))
+    requests = [Request(str(i), 100 + i, 90 + 50 * i) for i in range(8)]
+    for number, request in enumerate(requests):
+        bench.at(0.011 * number, lambda request=request: bench.engine.submit(request))
+    bench.at(0.3, lambda: bench.engine.cancel(requests[7]))
+    bench.env.run()
+    pool, ledger = bench.engine.scheduler.pool, bench.engine.ledger
+    assert pool.used_blocks == 0
+    assert sorted(pool.free) == list(range(1, 60))
+    assert not bench.engine.scheduler.has_requests()
+    assert bench.device.free
+    assert bench.engine.load == 0
+    assert bench.engine.scheduler.preemptions > 0
+    assert {request.status for request in requests[:7]} == {Status.FINISHED}
+    assert requests[7].status is Status.ABORTED
+    assert len(bench.ended) == 8
+    assert ledger.total == ledger.remainder + sum(request.energy for request in requests)
+    assert 0 <= ledger.remainder < ledger.steps * 1000
+    assert all(request.energy > 0 for request in requests)
+
+
+def test_nothing_waits_in_an_empty_engine() -> None:
+    bench = Bench(LockstepScheduler(SchedulerConfig(num_blocks=20)))
+    bench.env.run()
+    assert bench.env.now == 0
+    assert bench.device.busy_ticks == 0
+
+
+def test_a_request_that_can_never_be_admitted_is_named() -> None:
+    """Without chunks a prompt longer than the budget waits for ever, as in vLLM."""
+    config = SchedulerConfig(
+        num_blocks=100, max_num_batched_tokens=256, enable_chunked_prefill=False
+    )
+    bench = Bench(Scheduler(config))
+    bench.engine.submit(Request("too-long", 300, 5))
+    with pytest.raises(StuckError, match="too-long starves"):
+        bench.env.run()
+
+
+# -- strategies that cannot go on --------------------------------------------------------------
+
+
+def waits_for_cancelled(asked: Asked, call: Caller) -> Program:
+    sent = call.generate(asked.context, sample=0)
+    call.cancel([sent])
+    yield call.all([sent])
+
+
+def waits_for_more_than_is_left(asked: Asked, call: Caller) -> Program:
+    sent = [call.generate(asked.context, sample=i) for i in range(3)]
+    done = yield call.first(1, sent)
+    call.cancel(sent)
+    yield call.first(len(done) + 1, sent)
+
+
+def waits_for_an_event_of_its_own(asked: Asked, call: Caller) -> Program:
+    sent = call.generate(asked.context, sample=0)
+    yield call.all([sent])
+    yield call.all([sent])
+    never = call.generate(asked.context, sample=1)
+    wait = call.all([never])
+    call.cancel([never])
+    yield wait
+
+
+@pytest.mark.parametrize(
+    "program", [waits_for_cancelled, waits_for_more_than_is_left, waits_for_an_event_of_its_own]
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_waiting_for_what_never_comes_is_said(program: Any, asynchronous: bool) -> None:
+    asked = trace(question("q", 50, [5, 80, 90]))
+    with pytest.raises(StuckError, match="1 questions were never answered"):
+        run(Script(program), asked, engine={"async_scheduling": asynchronous})
+    gc.collect()
+
+
+def test_first_of_none_is_at_once() -> None:
+    def program(asked: Asked, call: Caller) -> Program:
+        assert (yield call.first(0, [])) == []
+        assert (yield call.all([])) == []
+
+    found = run(Script(program), trace(question("q", 50, [5])))
+    assert found.questions.columns["makespan_s"] == [0.0]
+
+
+def test_results_do_not_depend_on_the_scenario_object() -> None:
+    asked = trace(question("q", 50, [50, 60]), question("r", 40, [9, 8]))
+    one = scenario("first_finish:n=2", engine={"async_scheduling": True})
+    assert simulate(one, trace=asked) == simulate(one.model_copy(deep=True), trace=asked)

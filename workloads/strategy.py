@@ -68,7 +68,7 @@ class Strategy(BaseModel, ABC):
     def expected_accuracy(self, samples: Sequence[Sample], scores: Sequence[float]) -> float | None:
         """Chance of a right answer over all ways to draw the samples, timing left out.
 
-        None if the strategy does not only select, or the trace lacks what it takes.
+        None if it cannot be computed, or the trace lacks what it takes.
         """
         return None
 

@@ -1,11 +1,14 @@
 """Sequential scaling: think longer on one answer."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Caller
+from ttcsim.workloads.question import Sample
+from ttcsim.workloads.selection import expected_single
 from ttcsim.workloads.strategy import Outcome, Program, Strategy
 
 
@@ -78,3 +81,9 @@ class SelfRefine(Strategy):
             yield call.all(used[-1:])
         last = question.sample(self.rounds)
         return Outcome(last.answer, last.correct, tuple(used))
+
+    def expected_accuracy(
+        self, samples: Sequence[Sample], scores: Sequence[float]
+    ) -> float | None:
+        """The last revision is as right as any sample."""
+        return expected_single(samples)

@@ -9,7 +9,7 @@ from typing import cast
 
 import typer
 
-from ttcsim.cli import catalogue, run
+from ttcsim.cli import catalogue, check, run
 from ttcsim.errors import InputError, NoFeasiblePlanError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(catalogue.profiles)
 app.command()(catalogue.models)
 app.command()(catalogue.traces)
 app.command()(catalogue.strategies)
+app.command()(check.conformance)
 
 
 # Typer brings a click of its own, whose base exception has no public name.
