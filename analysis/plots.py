@@ -239,17 +239,19 @@ def _free_offset(
             turn = math.radians(angle)
             offset = radius * np.array([math.cos(turn), math.sin(turn)])
             at = centre + offset
-            cost = radius / 100 + sum(_overlap(at - other, 10.5) for other in centres)
-            cost += sum(_overlap(at - other, 13) for other in labels)
-            cost += 0.5 * max((_overlap(at - other, 7.5) for other in front), default=0.0)
+            cost = radius / 100 + float(_overlaps(at, centres, 10.5).sum())
+            cost += float(_overlaps(at, np.reshape(labels, (-1, 2)), 13).sum())
+            cost += 0.5 * float(_overlaps(at, front, 7.5).max(initial=0.0))
             cost += 5 * float(np.any(at < edges[0] + 6) or np.any(at > edges[1] - 6))
             if cost < best_cost:
                 best, best_cost = offset, cost
     return best
 
 
-def _overlap(distance: Floats, needed: float) -> float:
-    return max(0.0, 1 - math.hypot(*distance) / needed)
+def _overlaps(at: Floats, others: Floats, needed: float) -> Floats:
+    """How far each of the others is nearer than it should be, as a share."""
+    distances: Floats = np.hypot(*(at - others).T)
+    return np.maximum(0.0, 1 - distances / needed)
 
 
 def _legend_shape(points: Sequence[_Point]) -> tuple[int, int]:

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import simpy
-
 from ttcsim.errors import InputError
 from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.catalogue import check_device, load_calibration, load_profile
 from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.simulator.agenda import Agenda
 from ttcsim.simulator.architecture import Architecture
 from ttcsim.simulator.capacity import kv_blocks, memory
 from ttcsim.simulator.device import Device
@@ -140,7 +139,7 @@ def _scheduler(
         block_size=options.block_size,
         max_num_seqs=seqs,
         max_num_batched_tokens=tokens,
-        max_model_len=_max_model_len(name, options, model, blocks),
+        max_model_len=_max_model_len(name, options, model, blocks, tokens),
         enable_prefix_caching=options.enable_prefix_caching,
         enable_chunked_prefill=options.enable_chunked_prefill,
         watermark=options.watermark,
@@ -148,16 +147,19 @@ def _scheduler(
     )
 
 
-def _max_model_len(name: str, options: EngineOptions, model: Architecture, blocks: int) -> int:
-    """Longest sequence; like vLLM, no longer than one request alone could hold in KV."""
-    room = (blocks - 1) * options.block_size
+def _max_model_len(
+    name: str, options: EngineOptions, model: Architecture, blocks: int, tokens: int
+) -> int:
+    """Longest sequence; vLLM refuses one that alone exceeds KV or, unchunked, the token budget."""
+    limits = {"KV": (blocks - 1) * options.block_size}
+    if not options.enable_chunked_prefill:
+        limits["a step without chunked prefill"] = tokens
     wanted = options.max_model_len
     if wanted is None:
-        return max(2, min(model.max_position_embeddings, room))
-    if wanted > room:
-        raise InputError(
-            f"{name}: max_model_len {wanted} needs more KV than the {room} tokens that fit"
-        )
+        return max(2, min(model.max_position_embeddings, *limits.values()))
+    for what, limit in limits.items():
+        if wanted > limit:
+            raise InputError(f"{name}: max_model_len {wanted} exceeds {limit}, the tokens of {what}")
     return wanted
 
 
@@ -188,7 +190,7 @@ class Cluster:
 
 
 def make_clusters(
-    env: simpy.Environment,
+    agenda: Agenda,
     plans: list[Plan],
     colocated: bool,
     on_first_token: Callable[[Request], None],
@@ -203,9 +205,10 @@ def make_clusters(
             own = [Device(plan.cost.idle_w) for _ in range(plan.deployment.replicas)]
             devices += own
         engines = []
-        for device in own:
+        for replica, device in enumerate(own):
+            scheduler = _make(plan)
             engines.append(
-                Engine(env, _make(plan), plan.cost, device, index, on_first_token, on_end)
+                Engine(agenda, scheduler, plan.cost, device, index, replica, on_first_token, on_end)
             )
             index += 1
         clusters[plan.name] = Cluster(plan, engines)

@@ -8,6 +8,9 @@ from typing import Protocol
 class Holder(Protocol):
     """Whoever can run on a device."""
 
+    def catch_up(self) -> None:
+        """Bring yourself up to this instant: a step of yours may have ended at it."""
+
     def yield_device(self) -> None:
         """Somebody waits: give the device back at the end of the current step."""
 
@@ -38,6 +41,8 @@ class Device:
 
     def acquire(self, engine: Holder, then: Callable[[], None]) -> bool:
         """Take the device if it is free; otherwise `then` is called when it has been taken."""
+        if self._holder is not None:
+            self._holder.catch_up()
         if self._holder is None:
             self._holder = engine
             return True

@@ -9,9 +9,7 @@ boundary, where the engine looks at its input. So no result depends on how a str
 from collections import deque
 from collections.abc import Callable
 
-import simpy
-from simpy.events import Event
-
+from ttcsim.simulator.agenda import BOUNDARY, STEP_ENDS, Agenda
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.ledger import EnergyLedger
 from ttcsim.simulator.lockstep import LockstepScheduler
@@ -20,10 +18,6 @@ from ttcsim.simulator.scheduler import Scheduler
 from ttcsim.simulator.series import EngineSeries
 from ttcsim.simulator.step_cost import Prefill, StepCost, StepRow
 
-STEP_ENDS = 10
-"""Priority of ends of steps at one instant: after everything SimPy itself schedules (0 and 1)."""
-BOUNDARY = 1_000_000
-"""Priority of loop boundaries: after all ends of steps."""
 FRUITLESS_STEPS = 100_000
 """Steps in a row without a token after which an engine counts as stuck."""
 
@@ -78,34 +72,39 @@ class Engine:
     """A replica: submit requests, cancel them, hear of first tokens and of ends.
 
     Args:
-        env: The clock, in attoseconds.
+        agenda: The clock.
         scheduler: Fresh scheduler; the engine owns it from now on.
         cost: Cost of its steps.
         device: What it runs on; engines that share one take turns, step by step.
         index: Settles the order of engines whose steps end at the same instant.
+        replica: Its number within its deployment.
         on_first_token: Called at the end of the step that brought a request's first token.
         on_end: Called when a request has finished or has been dropped.
     """
 
     def __init__(
         self,
-        env: simpy.Environment,
+        agenda: Agenda,
         scheduler: Scheduler,
         cost: StepCost,
         device: Device,
         index: int,
+        replica: int,
         on_first_token: Listener,
         on_end: Listener,
     ) -> None:
-        self.env = env
+        self.replica = replica
+        self._agenda = agenda
         self.scheduler = scheduler
         self.cost = cost
         self.device = device
         self.ledger = EnergyLedger()
         self.series = EngineSeries()
+        self.last_end = 0  # when the last step ended
         self._lockstep = scheduler if isinstance(scheduler, LockstepScheduler) else None
         self._depth = scheduler.config.queue_depth
-        self.index = index
+        self._step_ends_at = STEP_ENDS + index
+        self._boundary_at = BOUNDARY + index
         self._on_first_token, self._on_end = on_first_token, on_end
         self._inbox: list[Request] = []
         self._aborts: list[Request] = []
@@ -120,11 +119,13 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Hand over a request; the engine sees it at its next loop boundary."""
+        self.catch_up()
         self._inbox.append(request)
         self._look_up()
 
     def cancel(self, request: Request) -> None:
         """Drop a request at the end of the step that is running, or at once if none is."""
+        self.catch_up()
         self._aborts.append(request)
         self._look_up()
 
@@ -147,36 +148,32 @@ class Engine:
 
     # -- events --------------------------------------------------------------------------------
 
-    def _call(self, delay: int, priority: int, then: Callable[[Event], None]) -> None:
-        event = Event(self.env)
-        event._ok, event._value = True, None
-        event.callbacks = [then]
-        self.env.schedule(event, priority + self.index, delay)  # type: ignore[arg-type]
-
     def _end_at(self, tick: int, then: Callable[[], None]) -> None:
         """Call `then` at `tick` as an end of a step, unless another end is set before."""
         self._ends_number += 1
         number = self._ends_number
 
-        def end(_: Event) -> None:
+        def end() -> None:
             if number == self._ends_number:
                 then()
 
-        self._call(tick - self._now, STEP_ENDS, end)
+        self._agenda.call(tick - self._now, self._step_ends_at, end)
 
     def _boundary_soon(self) -> None:
         if not self._boundary_due:
             self._boundary_due = True
-            self._call(0, BOUNDARY, self._boundary)
+            self._agenda.call(0, self._boundary_at, self._boundary)
 
     @property
     def _now(self) -> int:
-        return self.env.now  # type: ignore[return-value]
+        return self._agenda.now
 
     # -- the loop ------------------------------------------------------------------------------
 
-    def _boundary(self, _: Event) -> None:
+    def _boundary(self) -> None:
         """Look at the input, then decide batches until the queue is full."""
+        if not self._boundary_due:
+            return  # has come early, see `catch_up`
         self._boundary_due = False
         scheduler = self.scheduler
         self._take_input()
@@ -197,9 +194,12 @@ class Engine:
 
     def _abort(self) -> None:
         if self._aborts:
+            unseen = set(self._inbox)
             aborts, self._aborts = self._aborts, []
             for request in aborts:
-                if request.status in (Status.WAITING, Status.RUNNING):
+                if request in unseen:
+                    self._aborts.append(request)  # first it has to be seen
+                elif request.status in (Status.WAITING, Status.RUNNING):
                     self.scheduler.abort(request)
                     self._left(request)
                     self._on_end(request)
@@ -247,6 +247,7 @@ class Engine:
         """The oldest batch has run: deliver, start the next one, come round the loop."""
         flight = self._flights.popleft()
         self._ends_at = None
+        self.last_end = self._now
         self._book(flight)
         self._deliver(flight.batch)
         self.device.release()
@@ -312,6 +313,18 @@ class Engine:
         self._stretch = stretch = _Stretch(origin, queued, steps, context, decoders, row)
         self._end_at(stretch.end(steps), self._stretch_ends)
         return True
+
+    def catch_up(self) -> None:
+        """Let a step end that, taken by itself, would already have ended at this very instant."""
+        stretch = self._stretch
+        if stretch is not None and self._agenda.past(self._step_ends_at):
+            steps = stretch.steps_until(self._now)
+            if stretch.end(steps) == self._now:
+                stretch.steps = steps
+                self._ends_number += 1
+                self._stretch_ends()
+                if self._agenda.past(self._boundary_at):
+                    self._boundary()
 
     def _cut_stretch(self) -> None:
         """Something has come up: end the stretch with the step that is running."""

@@ -194,8 +194,12 @@ class LockstepScheduler(Scheduler):
 
     def _pending_samples(self, request: Request) -> int:
         """Tokens that batches in flight have sampled for a running request."""
-        computed = request.base + self.steps if request.decoding else request.computed
-        return min(self._in_flight, max(computed - request.resumed_at + 1, 0))
+        if request is self._partial:
+            return 0
+        last_step = self.steps if request.decoding else request.last_step
+        computed = request.base + last_step
+        in_flight = self._in_flight - (self.steps - last_step)
+        return min(max(in_flight, 0), computed - request.resumed_at + 1)
 
     def _settle(self, request: Request) -> None:
         """Write the shared state back to a running request that is about to leave."""

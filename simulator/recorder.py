@@ -107,7 +107,7 @@ class Recorder:
         first = record.first_token
         row = (
             record.question, record.number, call.kind, call.on,
-            engine.index if engine else 0, call.sample, call.state, seconds(record.sent),
+            engine.replica if engine else 0, call.sample, call.state, seconds(record.sent),
             None if first is None else seconds(first), seconds(record.end), request.prompt_tokens,
             request.cached_tokens or 0, _outputs(call, request), request.recomputed_tokens,
             request.preemptions, used, seconds(request.energy),

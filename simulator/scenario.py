@@ -86,10 +86,10 @@ class Scenario(_Record):
     strategy: SerializeAsAny[Strategy]
     seed: int = Field(0, ge=0)
     dprime: float = Field(
-        3.1,
+        1.7,
         ge=0,
-        description="separation of modelled scores, in standard deviations; 3.1 is that of the "
-        "reward model in the trace math_rm8 (728 right, 72 wrong samples)",
+        description="separation of modelled scores, in standard deviations; 1.7 is that of the "
+        "reward model in math_rm8 within a question (right above wrong in 89 % of 128 pairs)",
     )
     resample: bool = Field(False, description="reuse traced samples when there are too few")
     front_end: FrontEnd = FrontEnd()

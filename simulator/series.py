@@ -18,10 +18,10 @@ class EngineSeries:
     _last: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def note(self, tick: int, running: int, waiting: int, blocks: int) -> None:
-        """Record the state at a moment; between two notes blocks are taken to grow evenly."""
+        """Record the state at a moment; while requests ran, blocks are taken to grow evenly."""
         last_tick, last_running, _, last_blocks = self._last
         elapsed = tick - last_tick
-        self.block_ticks += elapsed * (blocks + last_blocks) // 2
+        self.block_ticks += elapsed * (last_blocks + (blocks if last_running else last_blocks)) // 2
         self.running_ticks += elapsed * last_running
         self.peak_blocks = max(self.peak_blocks, blocks)
         self._last = point = (tick, running, waiting, blocks)

@@ -10,6 +10,7 @@ import simpy
 from simpy.events import Event
 
 from ttcsim.errors import InputError
+from ttcsim.simulator.agenda import Agenda
 from ttcsim.simulator.cluster import Plan, make_clusters, make_plan
 from ttcsim.simulator.engine import StuckError
 from ttcsim.simulator.recorder import QuestionRecord, Recorder
@@ -109,11 +110,12 @@ class _Run:
         self._waiting: deque[tuple[Question, QuestionRecord]] = deque()
         self._in_flight = 0
         self._answered = 0
+        self._last_answer = 0
         self._arrivals = scenario.arrivals or _default_arrivals(self._questions)
         self._closed_loop = isinstance(self._arrivals, ClosedLoop)
         self._limit = _limit(scenario)
         self._clusters, self._devices = make_clusters(
-            self._env,
+            Agenda(self._env),
             plans,
             scenario.scorer_placement == "colocated",
             lambda request: request.tag.caller.got_first_token(request.tag),
@@ -133,7 +135,9 @@ class _Run:
                 " the strategy waits for calls that were cancelled"
             )
         self._recorder.close()
-        horizon: int = self._env.now  # type: ignore[assignment]
+        # Ends of stretches that were cut short are still on SimPy's list, so its clock runs on.
+        steps = [engine.last_end for c in self._clusters.values() for engine in c.engines]
+        horizon = max(self._last_answer, *steps)
         run = RunFacts(
             self._scenario, self._trace, self._plans, self._clusters, self._devices, horizon
         )
@@ -179,6 +183,7 @@ class _Run:
         caller.cancel([each.call for each in caller.calls])
         self._recorder.answered(record)
         self._answered += 1
+        self._last_answer = self._now
         self._in_flight -= 1
         self._start()
         if self._progress:

@@ -27,6 +27,7 @@ class CallRecord:
     sent: int
     engine: Engine | None = None
     request: Request | None = None
+    submitted: bool = False
     first_token: int | None = None
     end: int | None = None
     finished_as: int = -1  # place among all finished calls
@@ -139,7 +140,7 @@ class SimulatedCaller:
                 record: CallRecord = call.owner
                 if record.request is None:
                     self._close(record)
-                elif record.engine is not None:
+                elif record.submitted and record.engine is not None:
                     record.engine.cancel(record.request)
 
     # -- requests ------------------------------------------------------------------------------
@@ -182,6 +183,7 @@ class SimulatedCaller:
         assert record.engine is not None
         assert record.request is not None
         if record.call.state == "running":
+            record.submitted = True
             record.engine.submit(record.request)
         else:
             record.request.status = Status.ABORTED

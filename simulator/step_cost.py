@@ -142,7 +142,8 @@ class StepCost:
         tokens = decoders + sum(prefill.tokens for prefill in prefills)
         samples = decoders + sum(prefill.samples for prefill in prefills)
         base = self.shape(tokens, samples)
-        seconds, flops = base.seconds + self._decode_fixed_s(decoders), base.flops
+        seconds = base.seconds + self._decode_fixed_s(decoders)
+        flops = base.flops + self._window_tokens(decoders) * self._layer_context_token[1]
         if prefills:
             more_s, more_flops = self._prefill_attention(prefills)
             seconds, flops = seconds + more_s, flops + more_flops
@@ -250,7 +251,7 @@ class StepCost:
         return experts.layers * (layer_s + _norm(compute_s, memory_s, curve.exponent))
 
     def _elementwise_s(self, tokens: int) -> float:
-        """Norms, rotary embedding and activation: 16-bit traffic at nominal bandwidth."""
+        """Norms, rotary embedding and activation: memory traffic at nominal bandwidth."""
         model, sizes = self.model, self.model.attention
         parts = model.feed_forward
         width = parts.intermediate if parts.dense_layers else parts.shared_intermediate
@@ -258,7 +259,7 @@ class StepCost:
             width = max(width, parts.routed.top_k * parts.routed.intermediate)
         heads = (sizes.heads * sizes.head_dim + 2 * sizes.kv_heads * sizes.head_dim) / self.tp
         values = 8 * model.hidden + 3 * width / self.tp + heads
-        return model.layers * tokens * 2.0 * values / self._bandwidth
+        return model.layers * tokens * BYTES_PER_VALUE[model.dtype] * values / self._bandwidth
 
     def _all_reduce_s(self, tokens: int) -> float:
         """Two all-reduces a layer over the hidden state of all tokens."""
@@ -280,8 +281,8 @@ class StepCost:
     # -- attention over context ------------------------------------------------------------------
 
     @cached_property
-    def _context_token(self) -> tuple[float, float]:
-        """(seconds, FLOPs) that one token of context adds to a decode step."""
+    def _layer_context_token(self) -> tuple[float, float]:
+        """(seconds, FLOPs) that one token of context adds to a decode step in one layer."""
         model, sizes = self.model, self.model.attention
         curve = self.calibration.decode_attention
         values = sizes.kv_values_per_token(self.tp)
@@ -291,7 +292,14 @@ class StepCost:
         compute_s = layer_flops / (
             self._peak(model.dtype) * self.calibration.prefill_attention.compute_efficiency
         )
-        return sizes.full_layers * max(memory_s, compute_s), sizes.full_layers * layer_flops
+        return max(memory_s, compute_s), layer_flops
+
+    @cached_property
+    def _context_token(self) -> tuple[float, float]:
+        """The same over all layers that see the whole context."""
+        layers = self.model.attention.full_layers
+        seconds, flops = self._layer_context_token
+        return layers * seconds, layers * flops
 
     @property
     def _query_values(self) -> int:
@@ -314,9 +322,13 @@ class StepCost:
         seconds = self.model.layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
         if sizes.sliding_layers and sizes.window:
             # Contexts are taken to fill the window, which keeps the step linear in context.
-            layer_s = self._context_token[0] / max(sizes.full_layers, 1)
-            seconds += sizes.sliding_layers * decoders * sizes.window * layer_s
+            seconds += self._window_tokens(decoders) * self._layer_context_token[0]
         return seconds
+
+    def _window_tokens(self, decoders: int) -> int:
+        """Tokens that layers with a sliding window read, over all such layers."""
+        sizes = self.model.attention
+        return sizes.sliding_layers * decoders * (sizes.window or 0)
 
     def _tail_s(self, decoders: int) -> float:
         """Tail per unit of spread: the longest context keeps one compute unit busy alone. [s]"""
@@ -336,7 +348,7 @@ class StepCost:
         heads = sizes.heads / self.tp
         head_flops = 2.0 * heads * (sizes.head_dim + sizes.value_dim)
         rate = self._peak(self.model.dtype) * curve.compute_efficiency
-        kv_s = self._context_token[0] / max(sizes.full_layers, 1)
+        kv_s = self._layer_context_token[0]
         seconds = flops = 0.0
         for prefill in prefills:
             pairs = prefill.tokens * (prefill.tokens / 2 + prefill.prior)

@@ -226,7 +226,7 @@ def engine_table(run: RunFacts) -> Table:
     for name, engine in run.engines:
         usable = engine.scheduler.pool.usable_blocks
         for tick, running, waiting, blocks in engine.series.points:
-            row = (name, engine.index, tick / TICKS_PER_S, running, waiting, blocks / usable)
+            row = (name, engine.replica, tick / TICKS_PER_S, running, waiting, blocks / usable)
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
     return Table(columns)

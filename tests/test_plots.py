@@ -116,7 +116,7 @@ def test_log_scale_only_for_a_wide_range(tradeoff: Figure) -> None:
 
 
 def test_subtitle_says_what_was_run() -> None:
-    said = {
+    said: dict[str, Any] = {
         "model": "m1", "hardware": "h1", "trace": "t1", "time_error": "median 2 %",
         "time_level": {"generator": "calibrated", "scorer": "borrowed (h2)"},
     }  # fmt: skip
@@ -127,7 +127,9 @@ def test_subtitle_says_what_was_run() -> None:
 
 
 def test_nothing_is_clipped_or_overlaps() -> None:
-    many = [summary(f"strategy_{i}(n={i})", 10 + i % 4, 0.7 + 0.002 * i) for i in range(12)]
+    many = [
+        summary(f"strategy_{i}(n={i})", 10 + i % 4 / 50, 0.7 + 0.02 * (i // 2)) for i in range(12)
+    ]
     figure = tradeoff_figure([*many, *(summary(f"mute{i}", 1, None) for i in range(20))], "T" * 60)
     figure.canvas.draw()
     page = figure.bbox

@@ -25,11 +25,13 @@ cases = st.sampled_from(sorted(COSTS))
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[int, int, int, tuple[Prefill, ...]]:
     """(decoders, summed context, spread, prefills) of a step that does something."""
-    decoders = draw(st.integers(0, 300))
-    contexts = [draw(st.integers(1, 20_000)) for _ in range(min(decoders, 2))]
+    decoders = draw(st.integers(0, 4) | st.integers(0, 300))
+    length = draw(st.sampled_from([20, 1000, 20_000]))
+    contexts = [draw(st.integers(1, length)) for _ in range(min(decoders, 2))]
     longest = max(contexts, default=0)
     context = sum(contexts) + (decoders - len(contexts)) * min(contexts, default=0)
-    prefill = st.builds(Prefill, st.integers(1, 8192), st.integers(0, 30_000), st.booleans())
+    tokens = st.integers(1, 64) | st.integers(1, 8192)
+    prefill = st.builds(Prefill, tokens, st.integers(0, 30_000), st.booleans())
     prefills = tuple(draw(st.lists(prefill, max_size=3)))
     assume(decoders or prefills)
     return decoders, context, decoders * longest - context, prefills

@@ -14,7 +14,7 @@ from ttcsim.workloads.context import Context, ContextSpace
 from ttcsim.workloads.question import Answer, Question, Sample
 
 STEP_MEDIAN_TOKENS = 100
-"""Median length of a reasoning step; s1 uses about 100 tokens (docs/strategies.md). [tokens]"""
+"""Median length of a reasoning step; s1's step control uses "about 100". [tokens]"""
 STEP_CAP_TOKENS = 256
 """Longest step; the cap of REBASE and ETS (docs/strategies.md). [tokens]"""
 STEP_SD_LOG = 0.5
@@ -134,6 +134,13 @@ class Asked:
             left -= steps[-1]
         return tuple(steps)
 
+    def _verdict(self, samples: Sequence[int]) -> bool | None:
+        """Whether samples without an answer are right: several of them only if all are wrong."""
+        verdicts = [self.sample(sample).correct for sample in samples]
+        if len(verdicts) == 1:
+            return verdicts[0]
+        return False if all(verdict is False for verdict in verdicts) else None
+
     def vote(self, samples: Sequence[int]) -> tuple[Answer | None, bool | None, list[int]]:
         """Plurality answer of some samples: (answer, correct, who voted for it).
 
@@ -145,8 +152,7 @@ class Asked:
             if answer is not None:
                 ballots.setdefault(answer, []).append(sample)
         if not ballots:
-            verdicts = [self.sample(sample).correct for sample in samples]
-            return None, None if None in verdicts else False, list(samples)
+            return None, self._verdict(samples), list(samples)
         most = max(len(votes) for votes in ballots.values())
         tied = sorted((a for a, votes in ballots.items() if len(votes) == most), key=str)
         winner = tied[draws.integer(self.seed, len(tied), self.id, "tie", len(samples))]

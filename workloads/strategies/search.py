@@ -128,9 +128,9 @@ def answered(question: Asked, paths: Sequence[Path]) -> Outcome:
 class BeamSearch(_Search):
     """Beam search: keep the best n/width paths each round, branch each into `width`.
 
-    Defaults are those of Hugging Face's search-and-learn (one problem at a time, the reward model
-    reads the whole text every round). REBASE-like serving is lock_step=false,
-    scorer_prefix_cache=true, problems_in_flight=8.
+    The serving defaults are those of Hugging Face's search-and-learn: one problem at a time, and
+    the reward model reads the whole text every round. Serving like REBASE's is lock_step=false,
+    scorer_prefix_cache=true, problems_in_flight=8; its softmax widths are not modelled.
     """
 
     name: ClassVar[str] = "beam_search"

@@ -22,11 +22,13 @@ class BudgetForcing(Strategy):
 
     name: ClassVar[str] = "budget_forcing"
 
-    max_thinking_tokens: int = Field(8000, ge=1, description="cap on all thinking")
+    max_thinking_tokens: int = Field(8000, ge=1, description="cap on all thinking (assumption)")
     waits: int = Field(1, ge=0, description="times that thinking is made to go on")
-    wait_prompt_tokens: int = Field(2, ge=1, description="tokens of the appended 'Wait'")
+    wait_prompt_tokens: int = Field(2, ge=1, description="tokens of 'Wait' (assumption)")
     extra_tokens: int = Field(500, ge=1, description="thinking after each 'Wait' (assumption)")
-    answer_prompt_tokens: int = Field(8, ge=1, description="tokens that end the thinking")
+    answer_prompt_tokens: int = Field(
+        8, ge=1, description="tokens that end the thinking (assumption)"
+    )
     answer_tokens: int = Field(100, ge=1, description="tokens of the final answer (assumption)")
 
     def run(self, question: Asked, call: Caller) -> Program:
@@ -60,9 +62,13 @@ class SelfRefine(Strategy):
     accuracy_model: ClassVar[str | None] = "donor"
 
     rounds: int = Field(2, ge=1, description="revisions")
-    critique_prompt_tokens: int = Field(60, ge=1, description="instruction to criticise")
+    critique_prompt_tokens: int = Field(
+        60, ge=1, description="instruction to criticise (assumption)"
+    )
     critique_tokens: int = Field(300, ge=1, description="tokens of a critique (assumption)")
-    revise_prompt_tokens: int = Field(30, ge=1, description="instruction to write again")
+    revise_prompt_tokens: int = Field(
+        30, ge=1, description="instruction to write again (assumption)"
+    )
 
     def samples(self) -> int:
         """The draft and its revisions."""
@@ -82,8 +88,6 @@ class SelfRefine(Strategy):
         last = question.sample(self.rounds)
         return Outcome(last.answer, last.correct, tuple(used))
 
-    def expected_accuracy(
-        self, samples: Sequence[Sample], scores: Sequence[float]
-    ) -> float | None:
+    def expected_accuracy(self, samples: Sequence[Sample], scores: Sequence[float]) -> float | None:
         """The last revision is as right as any sample."""
         return expected_single(samples)

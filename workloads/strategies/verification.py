@@ -26,7 +26,9 @@ class GenerativeVerification(Strategy):
     length_ratio: float = Field(
         1.0, gt=0, description="verification tokens per solution token (GenRM uses 1 or 2)"
     )
-    head_tokens: int = Field(1500, ge=1, description="few-shot instructions, shared by all")
+    head_tokens: int = Field(
+        1500, ge=1, description="few-shot instructions, shared by all (assumption)"
+    )
     on: Literal["generator", "scorer"] = Field("generator", description="who verifies")
 
     def samples(self) -> int:
