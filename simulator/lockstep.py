@@ -213,7 +213,7 @@ class LockstepScheduler(Scheduler):
         # Asynchronously, a block whose last token is still in flight holds no hash yet.
         unseen = self.config.async_scheduling and pending and request.computed > request.resumed_at
         full = (request.computed - bool(unseen)) // self.config.block_size
-        request.registered = max(request.registered, full)
+        self._register(request, full)
         self._blocked = False
 
     def _register_decoded(self, step: int) -> None:
@@ -251,7 +251,7 @@ class LockstepScheduler(Scheduler):
         if request.status is Status.RUNNING:
             del self.running[request]
             request.outputs = request.computed + 1 - request.prompt_tokens
-            request.registered = max(request.registered, request.computed // self.config.block_size)
+            self._register(request, request.computed // self.config.block_size)
         elif request.status is Status.WAITING and request.outputs >= self._output_limit(request):
             self.waiting.remove(request)
         else:
