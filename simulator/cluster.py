@@ -159,7 +159,9 @@ def _max_model_len(
         return max(2, min(model.max_position_embeddings, *limits.values()))
     for what, limit in limits.items():
         if wanted > limit:
-            raise InputError(f"{name}: max_model_len {wanted} exceeds {limit}, the tokens of {what}")
+            raise InputError(
+                f"{name}: max_model_len {wanted} exceeds {limit}, the tokens of {what}"
+            )
     return wanted
 
 

@@ -111,7 +111,11 @@ def test_the_datasheet_alone_is_a_bound(name: str) -> None:
     assert set(bound.gemm) == set(profile.peak_flops_per_s)
     assert set(bound.all_reduce) == set(range(2, profile.devices_per_node + 1))
     for group in groups(bound.model_dump()):
-        assert all(group[key] == 1 for key in group if key.endswith("efficiency"))
+        assert all(
+            group[key] == 1
+            for key in group
+            if key.endswith(("compute_efficiency", "memory_efficiency"))
+        )
         waits = ("latency_s", "step_s", "layer_s", "sequence_s", "logit_s", "sequence_head_s")
         assert all(group[key] == 0 for key in group if key in (*waits, "routed_token_s", "tail"))
         assert group.get("exponent", math.inf) == math.inf

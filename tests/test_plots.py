@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ttcsim.analysis.plots import (
-    FRONT,
-    MODELLED,
-    PANELS,
     makespan_figure,
     save_figure,
     timeline_figure,
     tradeoff_figure,
 )
+from ttcsim.analysis.plots.tradeoff import FRONT, MODELLED, PANELS
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Table
 
