@@ -53,10 +53,14 @@ def scheduler(wrong: str, *replacements: tuple[str, str]) -> Mutation:
 MUTATIONS = (
     kv_cache(
         "freed blocks without a hash go to the back",
-        ("free.move_to_end(block, last=False)", "pass"),
-        ("for block in reversed(unhashed):", "for block in unhashed:"),
+        ("self.free.unhashed.extend(reversed(unhashed))", "self.free.unhashed[:0] = unhashed"),
+        ("self.free.unhashed.extend(blocks)", "self.free.unhashed[:0] = blocks"),
     ),
-    kv_cache("free head to tail", ("for block in reversed(blocks):", "for block in blocks:")),
+    kv_cache(
+        "free head to tail",
+        ("for block in reversed(blocks):", "for block in blocks:"),
+        ("self.free.unhashed.extend(blocks)", "self.free.unhashed.extend(reversed(blocks))"),
+    ),
     scheduler(
         "register hashes when a step completes",
         (
@@ -74,7 +78,7 @@ MUTATIONS = (
     scheduler(
         "a hit may cover the last known token", ("(request.known - 1) //", "request.known //")
     ),
-    kv_cache("no null block", ("fromkeys(range(1, num_blocks))", "fromkeys(range(num_blocks))")),
+    kv_cache("no null block", ("FreeList(range(1, num_blocks))", "FreeList(range(num_blocks))")),
     scheduler("adopting an idle cached block costs nothing", (" - pool.idle(hits)", "")),
     scheduler(
         "no full-sequence admission gate",

@@ -41,6 +41,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", commands())
 def test_commands_in_documents_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command, comments=True)[1:]
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
     done = run(["-m", "ttcsim", *words], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
