@@ -6,6 +6,7 @@ instant is fixed: first whatever strategies and arrivals do, then steps that end
 boundary, where the engine looks at its input. So no result depends on how a stretch was cut.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -58,14 +59,18 @@ class _Stretch:
 
     def steps_until(self, tick: int) -> int:
         """Fewest steps, at least one, after which it is `tick` or later."""
-        low, high = 1, self.steps
-        while low < high:
-            middle = (low + high) // 2
-            if self.end(middle) >= tick:
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        needed, slope = tick - self.origin, self.row.duration_per_context * self.decoders
+        first = self.row.duration_at(self.context)
+        # slope/2·m² + (first - slope/2)·m >= needed, solved in floats and set right in integers.
+        linear = first - slope / 2
+        root = math.sqrt(linear * linear + 2.0 * slope * max(needed, 0))
+        steps = self.queued + (int(2 * needed / (linear + root)) if needed > 0 else 0)
+        steps = min(max(steps, 1), self.steps)
+        while steps > 1 and self.end(steps - 1) >= tick:
+            steps -= 1
+        while steps < self.steps and self.end(steps) < tick:
+            steps += 1
+        return steps
 
 
 class Engine:

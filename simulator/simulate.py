@@ -16,7 +16,7 @@ from ttcsim.simulator.engine import StuckError
 from ttcsim.simulator.recorder import QuestionRecord, Recorder
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scenario import Scenario
-from ttcsim.simulator.simulated_caller import SimulatedCaller
+from ttcsim.simulator.simulated_caller import SimulatedCaller, Wait
 from ttcsim.simulator.step_cost import TICKS_PER_S
 from ttcsim.simulator.summary import RunFacts, engine_table, summarise
 from ttcsim.workloads.arrivals import AllAtOnce, Arrivals, ClosedLoop, TraceTimes
@@ -24,6 +24,7 @@ from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.context import ContextSpace
 from ttcsim.workloads.question import Question
 from ttcsim.workloads.readers import load_questions
+from ttcsim.workloads.strategy import Outcome, Program
 from ttcsim.workloads.synthetic import generate
 from ttcsim.workloads.trace import Trace
 
@@ -159,10 +160,10 @@ class _Run:
     def _start(self) -> None:
         while self._waiting and self._in_flight < self._limit:
             self._in_flight += 1
-            self._env.process(self._ask(*self._waiting.popleft()))
+            self._ask(*self._waiting.popleft())
 
-    def _ask(self, question: Question, record: QuestionRecord) -> Generator[Event, Any, None]:
-        """Run the strategy on one question."""
+    def _ask(self, question: Question, record: QuestionRecord) -> None:
+        """Start the strategy on one question."""
         scenario = self._scenario
         record.started = self._now
         if self._closed_loop:
@@ -177,13 +178,44 @@ class _Run:
             self._env, self._served, asked, scenario.front_end, self._recorder.call_ended
         )
         self._recorder.opened(record, caller)
-        record.outcome = yield from scenario.strategy.run(asked, caller)
-        record.end = self._now
+        program = scenario.strategy.run(asked, caller)
+        self._go_on(program, None, lambda outcome: self._answer(record, asked, caller, outcome))
+
+    def _go_on(self, program: Program, value: Any, answer: Callable[[Outcome], None]) -> None:
+        """Run a strategy as far as it gets without waiting; come back when its wait is over."""
+        while True:
+            try:
+                wait = program.send(value)
+            except StopIteration as stop:
+                answer(stop.value)
+                return
+            if not isinstance(wait, Wait):
+                raise InputError(
+                    f"strategy {self._scenario.strategy.name}: yield what call.all() or"
+                    f" call.first() return, not {wait!r}"
+                )
+            value = wait.value
+            if value is None:
+                wait.then(lambda done: self._soon(lambda: self._go_on(program, done.value, answer)))
+                return
+
+    def _soon(self, then: Callable[[], None]) -> None:
+        """Strategies go on after everything that ends at this instant has been delivered."""
+        event = Event(self._env)
+        event._ok, event._value = True, None
+        event.callbacks = [lambda _: then()]
+        self._env.schedule(event)
+
+    def _answer(
+        self, record: QuestionRecord, asked: Asked, caller: SimulatedCaller, outcome: Outcome
+    ) -> None:
+        """A question has its answer; what the strategy left running is cancelled."""
+        record.outcome = outcome
+        record.end = self._last_answer = self._now
         record.expected_accuracy = self._expected_accuracy(asked)
         caller.cancel([each.call for each in caller.calls])
         self._recorder.answered(record)
         self._answered += 1
-        self._last_answer = self._now
         self._in_flight -= 1
         self._start()
         if self._progress:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import simpy
-from simpy.events import Event
 
 from ttcsim.errors import InputError
 from ttcsim.simulator.cluster import Cluster
@@ -35,25 +34,34 @@ class CallRecord:
     caller: "SimulatedCaller | None" = None
 
 
-class Wait(Event):
+class Wait:
     """Comes true when `needed` of the calls are finished; its value are those, in that order."""
 
-    def __init__(self, env: simpy.Environment, calls: Sequence[Call], needed: int) -> None:
-        super().__init__(env)
+    __slots__ = ("_calls", "_missing", "_resume", "value")
+
+    def __init__(self, calls: Sequence[Call], needed: int) -> None:
         self._calls = calls
         self._missing = needed - sum(call.state == "finished" for call in calls)
+        self._resume: Callable[[Wait], None] | None = None
+        self.value: list[Call] | None = None
         if self._missing <= 0:
-            self.succeed(self._finished())
+            self.value = self._finished()
             return
         for call in calls:
             if call.state == "running":
                 call.owner.waits.append(self)
 
+    def then(self, resume: Callable[["Wait"], None]) -> None:
+        """Call `resume` when it comes true; it has not yet."""
+        self._resume = resume
+
     def finished_one(self) -> None:
         """One of the calls has been finished."""
         self._missing -= 1
         if self._missing == 0:
-            self.succeed(self._finished())
+            self.value = self._finished()
+            if self._resume is not None:
+                self._resume(self)
 
     def _finished(self) -> list[Call]:
         done = [call for call in self._calls if call.state == "finished"]
@@ -124,13 +132,13 @@ class SimulatedCaller:
     def all(self, calls: Iterable[Call]) -> Wait:
         """Wait for every call."""
         listed = list(calls)
-        return Wait(self._env, listed, len(listed))
+        return Wait(listed, len(listed))
 
     def first(self, k: int, calls: Sequence[Call]) -> Wait:
         """Wait for `k` of the calls."""
         if k > len(calls):
             raise InputError(f"first({k}, ...) of {len(calls)} calls can never come true")
-        return Wait(self._env, list(calls), k)
+        return Wait(list(calls), k)
 
     def cancel(self, calls: Iterable[Call]) -> None:
         """Stop calls that still run."""
