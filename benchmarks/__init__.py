@@ -1,0 +1,1 @@
+"""Speed of the simulation: `python -m benchmarks [JOB...]`, see jobs.py."""

@@ -1,0 +1,136 @@
+"""The benchmark jobs: Llama-3.1-8B on one H100, the same engine settings in all.
+
+Settings and traces are those on which NVIDIA's AISimulate is timed: blocks of 64 tokens, 256
+sequences, 8192 batched tokens, 432,992 tokens of KV; operators at every step for it, fitted curves
+for us. Scheduling is synchronous, as there.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ttcsim import Question, Sample, Scenario, SyntheticSpec, Trace
+from ttcsim.workloads.trace import TraceHeader
+
+PROMPT_TOKENS = 512
+KV_TOKENS = 432_992
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scenario and its questions."""
+
+    name: str
+    scenario: Scenario
+    trace: Trace | None = None
+
+
+def scenario(
+    strategy: str, block_size: int = 64, blocks: int | None = None, **more: Any
+) -> Scenario:
+    """A scenario with the common engine settings."""
+    engine = {
+        "block_size": block_size,
+        "max_num_seqs": 256,
+        "max_num_batched_tokens": 8192,
+        "num_gpu_blocks": 1 + (blocks or KV_TOKENS // block_size),
+        "async_scheduling": False,
+    }
+    generator = {"model": "Llama-3.1-8B", "hardware": "h100_sxm", "engine": engine}
+    fields = {"generator": generator, "strategy": strategy, **more}
+    return Scenario.model_validate(fields)
+
+
+def trace(name: str, questions: list[Question]) -> Trace:
+    """Questions made here, without answers."""
+    header = TraceHeader(
+        name=name, description="benchmark", origin="benchmarks/jobs.py", licence="Apache-2.0",
+        tokenizer="none", models=("none",), accuracy_source="none",
+    )  # fmt: skip
+    return Trace(header, tuple(questions))
+
+
+def common(requests: int) -> Job:
+    """Independent requests, 512 in, 256 out, Poisson 10/s."""
+    spec = SyntheticSpec(
+        questions=requests, samples=1, prompt_tokens=PROMPT_TOKENS, prompt_sd_log=0,
+        output_tokens=256, sd_log_between=0, sd_log_within=0, max_output_tokens=256,
+        length_accuracy_correlation=0,
+    )  # fmt: skip
+    arrivals = {"kind": "poisson", "rate": 10.0}
+    return Job("common", scenario("single", trace=spec, arrivals=arrivals))
+
+
+def bon16() -> Job:
+    """125 questions, best of 16 with 256 tokens each, Poisson 10/16 questions/s."""
+    rng = random.Random(0)
+    clock_ms, questions = 0.0, []
+    for number in range(125):
+        clock_ms += rng.expovariate(10 / 16) * 1000
+        samples = (Sample(256),) * 16
+        arrival_s = int(clock_ms) / 1000
+        questions.append(Question(str(number), PROMPT_TOKENS, samples, arrival_s=arrival_s))
+    return Job("bon16", scenario("majority_vote:n=16"), trace("bon16", questions))
+
+
+def ttc(count: int, block_size: int = 64, blocks: int | None = None) -> Job:
+    """Questions with 64 samples of lognormal length (mean 4096, sigma 0.7), all at once."""
+    rng = random.Random(0)
+    mu = math.log(4096) - 0.7**2 / 2
+    questions = [
+        Question(
+            str(number),
+            PROMPT_TOKENS,
+            tuple(Sample(min(max(int(rng.lognormvariate(mu, 0.7)), 1), 32768)) for _ in range(64)),
+        )
+        for number in range(count)
+    ]
+    job = scenario("majority_vote:n=64", block_size, blocks)
+    return Job(f"ttc{count}", job, trace(f"ttc{count}", questions))
+
+
+def short1m(requests: int = 1_000_000) -> Job:
+    """Short requests: prompt uniform 16-255, output uniform 1-63, Poisson at 80 % of capacity."""
+    rng = random.Random(0)
+    questions = []
+    clock_s = 0.0
+    for number in range(requests):
+        clock_s += rng.expovariate(SHORT_RATE)
+        sample = (Sample(rng.randint(1, 63)),)
+        questions.append(Question(str(number), rng.randint(16, 255), sample, arrival_s=clock_s))
+    return Job("short1m", scenario("single"), trace("short1m", questions))
+
+
+SHORT_RATE = 150.0
+"""Requests/s of `short1m`. [1/s]"""
+
+
+def beam() -> Job:
+    """50 questions, 64 beams, 40 steps of lognormal length (mean 64, sigma 0.3), all at once."""
+    rng = random.Random(0)
+    mu = math.log(64) - 0.3**2 / 2
+
+    def sample() -> Sample:
+        steps = tuple(max(1, round(rng.lognormvariate(mu, 0.3))) for _ in range(40))
+        return Sample(sum(steps), steps=steps)
+
+    questions = [
+        Question(str(number), 200, tuple(sample() for _ in range(64))) for number in range(50)
+    ]
+    search = "beam_search:n=64,width=4,problems_in_flight=none,scorer_prefix_cache=true"
+    job = scenario(search, scorer_placement="same_engine")
+    return Job("beam", job, trace("beam", questions))
+
+
+JOBS: dict[str, Callable[[], Job]] = {
+    "common": lambda: common(2_000),
+    "common20k": lambda: common(20_000),
+    "bon16": bon16,
+    "ttc50": lambda: ttc(50),
+    "ttc500": lambda: ttc(500),
+    "ttc500_pressure": lambda: ttc(500, block_size=16, blocks=24_800),
+    "short1m": short1m,
+    "beam": beam,
+}
