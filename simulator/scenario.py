@@ -1,7 +1,7 @@
 """Everything a simulation needs: deployments, questions, arrivals, a strategy and a seed."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
@@ -29,8 +29,8 @@ class EngineOptions(_Record):
     num_gpu_blocks: int | None = Field(
         None, ge=2, description="KV blocks, the null block included, instead of what memory allows"
     )
-    enable_prefix_caching: bool = True
-    enable_chunked_prefill: bool = True
+    enable_prefix_caching: bool = Field(True, description="reuse KV of equal prefixes")
+    enable_chunked_prefill: bool = Field(True, description="split long prompts over steps")
     async_scheduling: bool | None = Field(
         None, description="decide a step before the one before has returned; None: on GPUs"
     )
@@ -63,14 +63,14 @@ class Deployment(_Record):
     router: Literal["least_loaded", "round_robin", "question"] = Field(
         "least_loaded", description="which replica gets a call; question: all calls of a question"
     )
-    engine: EngineOptions = EngineOptions()
+    engine: EngineOptions = Field(EngineOptions(), description="settings of each engine")
 
 
 class Scenario(_Record):
     """One experiment. `simulate(scenario)` gives its result; the same scenario, the same result."""
 
-    generator: Deployment
-    scorer: Deployment | None = None
+    generator: Deployment = Field(description="what serves the strategy's calls")
+    scorer: Deployment | None = Field(None, description="reward model, for strategies that score")
     scorer_placement: Literal["own_device", "colocated", "same_engine"] = Field(
         "own_device",
         description="colocated: both engines take turns on the generator's devices; same_engine: "
@@ -83,8 +83,8 @@ class Scenario(_Record):
     arrivals: Annotated[Arrivals, Field(discriminator="kind")] | None = Field(
         None, description="when questions arrive; None: the trace's times, else all at once"
     )
-    strategy: SerializeAsAny[Strategy]
-    seed: int = Field(0, ge=0)
+    strategy: SerializeAsAny[Strategy] = Field(description="how questions are answered")
+    seed: int = Field(0, ge=0, description="of all draws")
     dprime: float = Field(
         1.7,
         ge=0,
@@ -92,7 +92,7 @@ class Scenario(_Record):
         "reward model in math_rm8 within a question (right above wrong in 89 % of 128 pairs)",
     )
     resample: bool = Field(False, description="reuse traced samples when there are too few")
-    front_end: FrontEnd = FrontEnd()
+    front_end: FrontEnd = Field(FrontEnd(), description="latency around the engines")
 
     @field_validator("strategy", mode="before")
     @classmethod
@@ -123,7 +123,20 @@ def make_scenario(where: str, fields: dict[str, Any]) -> Scenario:
     try:
         return Scenario.model_validate(fields)
     except ValidationError as error:
-        raise invalid(where, error) from None
+        raise invalid(where, error, _fields_at) from None
+
+
+def _fields_at(place: list[str]) -> list[str]:
+    """Full names of the fields that a scenario has at a place."""
+    kind: Any = Scenario
+    for name in place:
+        options = get_args(kind.model_fields[name].annotation) if name in kind.model_fields else ()
+        inner = kind.model_fields[name].annotation if name in kind.model_fields else None
+        kinds = [k for k in (inner, *options) if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not kinds:
+            return []
+        kind = kinds[0]
+    return [".".join([*place, name]) for name in kind.model_fields]
 
 
 def load_scenario(path: str | Path) -> Scenario:

@@ -187,17 +187,19 @@ class _Run:
             try:
                 wait = program.send(value)
             except StopIteration as stop:
+                if not isinstance(stop.value, Outcome):
+                    raise self._misused(f"return an Outcome, not {stop.value!r}") from None
                 answer(stop.value)
                 return
             if not isinstance(wait, Wait):
-                raise InputError(
-                    f"strategy {self._scenario.strategy.name}: yield what call.all() or"
-                    f" call.first() return, not {wait!r}"
-                )
+                raise self._misused(f"yield what call.all() or call.first() give, not {wait!r}")
             value = wait.value
             if value is None:
                 wait.then(lambda done: self._soon(lambda: self._go_on(program, done.value, answer)))
                 return
+
+    def _misused(self, rule: str) -> InputError:
+        return InputError(f"strategy {self._scenario.strategy.name}: run() must {rule}")
 
     def _soon(self, then: Callable[[], None]) -> None:
         """Strategies go on after everything that ends at this instant has been delivered."""

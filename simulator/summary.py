@@ -43,6 +43,7 @@ def summarise(run: RunFacts, questions: Table, calls: Table) -> dict[str, Any]:
         **_accuracy(run, questions),
         **_times(run, questions),
         **_tokens(run, questions),
+        "prefix_cache_hit_rate": _hit_rate(calls),
         **_latencies(calls),
         **_engines(run),
         **_costs(run, questions),
@@ -98,7 +99,21 @@ def _times(run: RunFacts, questions: Table) -> dict[str, Any]:
         "makespan_p95_s": p95,
         "makespan_p99_s": p99,
         "questions_per_s": len(questions) / horizon_s if horizon_s else None,
+        "answered_while_arriving": _answered_while_arriving(questions),
     }
+
+
+def _answered_while_arriving(questions: Table) -> float | None:
+    """Share of the questions answered before the last one was released.
+
+    None if all came at once. Far below 1 means that work piled up: the load is more than can be
+    served, or the run too short to tell.
+    """
+    released, ends = questions.columns["released_s"], questions.columns["end_s"]
+    last = max(released)
+    if last <= min(released):
+        return None
+    return float(np.mean([end <= last for end in ends]))
 
 
 def _tokens(run: RunFacts, questions: Table) -> dict[str, Any]:
@@ -106,7 +121,7 @@ def _tokens(run: RunFacts, questions: Table) -> dict[str, Any]:
     total = {
         name: sum(questions.columns[f"{name}_tokens"])
         for name in (
-            "output", "useful", "cancelled", "discarded", "recomputed", "prompt", "cached",
+            "output", "useful", "cancelled", "discarded", "recomputed", "prompt",
         )
     }  # fmt: skip
     horizon_s = run.horizon / TICKS_PER_S
@@ -118,10 +133,18 @@ def _tokens(run: RunFacts, questions: Table) -> dict[str, Any]:
         "discarded_tokens_per_question": total["discarded"] / count,
         "recomputed_tokens_per_question": total["recomputed"] / count,
         "prompt_tokens_per_question": total["prompt"] / count,
-        "prefix_cache_hit_rate": total["cached"] / total["prompt"] if total["prompt"] else None,
         "output_throughput": total["output"] / horizon_s if horizon_s else None,
         "preemptions": sum(questions.columns["preemptions"]),
     }
+
+
+def _hit_rate(calls: Table) -> float | None:
+    """Share of the generator's prompt tokens that were found in its prefix cache."""
+    c = calls.columns
+    own = [i for i, name in enumerate(c["deployment"]) if name == "generator"]
+    prompt = sum(c["prompt_tokens"][i] for i in own)
+    cached = sum(c["cached_tokens"][i] for i in own)
+    return float(cached / prompt) if prompt else None
 
 
 def _latencies(calls: Table) -> dict[str, Any]:
@@ -168,6 +191,9 @@ def _engines(run: RunFacts) -> dict[str, Any]:
         "running_mean": sum(e.series.running_ticks for e in engines) / horizon,
         "steps": sum(engine.ledger.steps for _, engine in run.engines),
         "device_utilisation": busy / horizon / len(run.devices),
+        "generator_utilisation": (
+            sum(engine.device.busy_ticks for engine in engines) / horizon / len(engines)
+        ),
     }
 
 
@@ -199,6 +225,8 @@ def _provenance(run: RunFacts) -> dict[str, Any]:
         scenario.strategy.selects and has_scores(run.trace)
     )
     return {
+        "deployments": _deployments(run),
+        "scorer_placement": scenario.scorer_placement if len(run.plans) > 1 else None,
         "time_level": {plan.name: plan.time_level for plan in run.plans},
         "energy_level": {plan.name: plan.energy_level for plan in run.plans},
         "time_error": generator.calibration.time_error,
@@ -212,8 +240,23 @@ def _provenance(run: RunFacts) -> dict[str, Any]:
     }
 
 
+def _deployments(run: RunFacts) -> dict[str, Any]:
+    """What served, by name."""
+    return {
+        plan.name: {
+            "model": plan.model.name,
+            "hardware": plan.profile.name,
+            "replicas": plan.deployment.replicas,
+            "tensor_parallel": plan.deployment.tensor_parallel,
+        }
+        for plan in run.plans
+    }
+
+
 def _transferred(trace: Trace, generator: Plan) -> list[str] | None:
-    """Models that wrote the trace, if another one is served."""
+    """Models that wrote the trace, if another one is served and the trace knows answers."""
+    if trace.header.accuracy_source != "trace":
+        return None
     same = any(generator.model.name.lower() in model.lower() for model in trace.header.models)
     return None if same else list(trace.header.models)
 

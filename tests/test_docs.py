@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ttcsim import Deployment, EngineOptions, FrontEnd, Scenario, Single, SyntheticSpec, simulate
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,7 +43,8 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", commands())
 def test_commands_in_documents_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command, comments=True)[1:]
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    for folder in ("tests", "docs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     done = run(["-m", "ttcsim", *words], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -61,6 +64,23 @@ def test_examples_run(path: Path, tmp_path: Path) -> None:
     done = run([str(path)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_every_field_of_a_scenario_is_documented() -> None:
+    text = (ROOT / "docs" / "scenario.md").read_text()
+    for kind in (Scenario, Deployment, EngineOptions, FrontEnd, SyntheticSpec):
+        for name in kind.model_fields:
+            assert f"| `{name}` |" in text, f"docs/scenario.md lacks {kind.__name__}.{name}"
+
+
+def test_every_key_of_a_summary_is_documented() -> None:
+    text = (ROOT / "docs" / "results.md").read_text()
+    generator = Deployment(model="Llama-3.1-8B", hardware="h100_sxm")
+    result = simulate(Scenario(generator=generator, strategy=Single(), questions=2))
+    for key in result.summary:
+        plain = re.sub(r"^(mean|median|p99)_(ttft|tpot|e2el)_ms$", r"\2", key)
+        plain = re.sub(r"^makespan_.*_s$", "makespan", plain)
+        assert f"`{plain}" in text or plain in text, f"docs/results.md lacks {key}"
 
 
 def test_links_in_documents_lead_somewhere() -> None:

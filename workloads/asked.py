@@ -76,7 +76,7 @@ class Asked:
         if not self.resample:
             raise InputError(
                 f"question {self.id}: sample {sample + 1} is asked for, the trace has {traced};"
-                " use fewer samples or set resample"
+                " use fewer samples, or set resample=true to draw them again"
             )
         return draws.integer(self.seed, traced, self.id, sample, "resample")
 

@@ -76,5 +76,5 @@ class Strategy(BaseModel, ABC):
         """Short name: the width n, if there is one, and parameters that differ from defaults."""
         shown = self.model_dump(exclude_defaults=True)
         width = {"n": getattr(self, "n")} if "n" in type(self).model_fields else {}  # noqa: B009
-        inside = ",".join(f"{key}={value}" for key, value in {**width, **shown}.items())
+        inside = ",".join(f"{key}={value}".lower() for key, value in {**width, **shown}.items())
         return f"{self.name}({inside})" if inside else self.name

@@ -48,6 +48,7 @@ class SyntheticSpec(BaseModel):
     length_accuracy_correlation: float = Field(
         -0.286, ge=-1, le=1, description="Correlation of a question's length and ease."
     )
+    answers: bool = Field(True, description="Draw answers; without, there is no accuracy.")
 
     def describe(self) -> str:
         """Return one line a parameter: name, value, meaning."""
@@ -75,7 +76,7 @@ def generate(spec: SyntheticSpec, seed: int) -> Trace:
             id=f"synthetic-{number}",
             prompt_tokens=prompt,
             samples=tuple(
-                Sample(tokens, answer, answer == 0)
+                Sample(tokens, answer, answer == 0) if spec.answers else Sample(tokens)
                 for tokens, answer in zip(lengths, own_answers, strict=True)
             ),
         )
@@ -94,7 +95,7 @@ def _header(spec: SyntheticSpec, seed: int) -> TraceHeader:
         licence="CC0-1.0",
         tokenizer="none",
         models=("synthetic",),
-        accuracy_source="model:beta-binomial",
+        accuracy_source="model:beta-binomial" if spec.answers else "none",
     )
 
 

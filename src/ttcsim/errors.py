@@ -4,7 +4,7 @@ Every room may import this module; it imports none of them.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +43,27 @@ def unknown_name(kind: str, found: str, allowed: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} '{found}'{hint} (have: {', '.join(names)})")
 
 
-def invalid(where: str, error: "ValidationError") -> InputError:
+def invalid(
+    where: str,
+    error: "ValidationError",
+    allowed: Callable[[list[str]], Iterable[str]] | None = None,
+) -> InputError:
     """Turn a pydantic error into one line: `where: field: what is wrong (found ...)`.
 
-    Only the first problem is named; mending it shows the next.
+    Only the first problem is named; mending it shows the next. `allowed` gives the fields that
+    there are at a place, so that an unknown one can be answered with the nearest.
     """
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "value"
-    found = "" if first["type"] == "missing" else f" (found {_short(first['input'])})"
+    place = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden" and allowed is not None:
+        return InputError(f"{where}: {unknown_name('field', '.'.join(place), allowed(place[:-1]))}")
+    field = ".".join(place)
+    where = f"{where}: {field}" if field else where
+    told = first["type"] == "missing" or isinstance(first["input"], dict)
+    found = "" if told else f" (found {_short(first['input'])})"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     message = first["msg"].removeprefix("Value error, ")
-    return InputError(f"{where}: {field}: {message[:1].lower() + message[1:]}{found}{more}")
+    return InputError(f"{where}: {message[:1].lower() + message[1:]}{found}{more}")
 
 
 def _short(value: Any) -> str:

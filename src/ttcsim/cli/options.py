@@ -56,6 +56,11 @@ SCORER_HARDWARE = Annotated[
     str | None,
     _option("Hardware of the scorer (default: the same).", "--scorer-hardware", panel=_SERVE),
 ]
+SCORER_TENSOR_PARALLEL = Annotated[
+    int | None,
+    _option("Devices of one scorer (default: 1).", "--scorer-tensor-parallel-size", "--scorer-tp",
+            panel=_SERVE),
+]  # fmt: skip
 SCORER_PLACEMENT = Annotated[
     str | None,
     _option("own_device, colocated or same_engine.", "--scorer-placement", panel=_SERVE),
@@ -114,6 +119,7 @@ _PATHS = {
     "max_num_batched_tokens": "generator.engine.max_num_batched_tokens",
     "scorer_model": "scorer.model",
     "scorer_hardware": "scorer.hardware",
+    "scorer_tensor_parallel": "scorer.tensor_parallel",
     "scorer_placement": "scorer_placement",
     "trace": "trace",
     "questions": "questions",
@@ -185,6 +191,7 @@ def _synthetic(fields: Fields, given: Fields) -> None:
         "sd_log_within": 0,
         "max_output_tokens": output,
         "length_accuracy_correlation": 0,
+        "answers": False,
     }
 
 
@@ -204,10 +211,16 @@ def _arrivals(fields: Fields, given: Fields) -> None:
 
 
 def add_scorer(fields: Fields) -> None:
-    """A scorer for which only a part is given takes the rest from the generator."""
+    """A scorer for which model or hardware is not given takes the generator's.
+
+    One on the generator's devices takes their number too; one of its own gets one device.
+    """
     own = fields.get("generator", {})
     scorer = dict(fields.get("scorer") or {})
-    for name in ("model", "hardware", "tensor_parallel", "replicas"):
+    taken = ["model", "hardware"]
+    if fields.get("scorer_placement") == "colocated":
+        taken += ["tensor_parallel", "replicas"]
+    for name in taken:
         if name in own:
             scorer.setdefault(name, own[name])
     fields["scorer"] = scorer

@@ -82,21 +82,40 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def show_rows(rows: Sequence[Mapping[str, str]], title: str | None = None) -> None:
-    """Print a table for people."""
+_COLUMN_ORDER = (
+    "strategy", "accuracy", "source", "p50 s", "p95 s", "J/q", "$/1000q", "tokens/q", "wasted",
+    "GPUs", "util", "KV peak", "preempt", "hits", "tpot ms",
+)  # fmt: skip
+"""Columns of a comparison by importance: a narrow terminal drops them from the end."""
+
+
+def show_rows(rows: Sequence[Mapping[str, str]], importance: Sequence[str] | None = None) -> None:
+    """Print a table for people; what does not fit is left out, least important columns first."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    table = RichTable(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name in rows[0]:
+    # Piped output keeps its full width; a terminal decides for itself.
+    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
+    names = list(rows[0])
+    for least in reversed(importance or ()):
+        if _width(rows, names) <= console.width:
+            break
+        names.remove(least)
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    for name in names:
         numeric = all(row[name][:1] in "-$0123456789" for row in rows)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row.values())
-    # Piped output keeps its full width; a terminal decides for itself.
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False, markup=False).print(table)
+        table.add_row(*(row[name] for name in names))
+    console.print(table)
+    if len(names) < len(rows[0]):
+        hidden = ", ".join(name for name in rows[0] if name not in names)
+        print(f"(not shown for want of width: {hidden})\n")
+
+
+def _width(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
+    return sum(3 + max(len(name), *(len(row[name]) for row in rows)) for name in names)
 
 
 def _print_card(result: Result) -> None:
@@ -108,21 +127,36 @@ def _print_card(result: Result) -> None:
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    first = comparison.results[0]
-    print(f"{_scene(first)}\n")
-    show_rows([_row(summary) for summary in comparison.summaries])
+    print(f"{_scene(*comparison.results)}\n")
+    show_rows([_row(summary) for summary in comparison.summaries], _COLUMN_ORDER)
     print(_notes(*comparison.summaries))
 
 
-def _scene(result: Result) -> str:
-    scenario, s = result.scenario, result.summary
-    own = scenario["generator"]
-    devices = own["replicas"] * own["tensor_parallel"]
+def _scene(*results: Result) -> str:
+    """One line on what was served where, and what was asked."""
+    scenario, s = results[-1].scenario, results[-1].summary
+    deployments = {k: v for result in results for k, v in result.summary["deployments"].items()}
+    placements = {result.summary["scorer_placement"] for result in results} - {None}
+    served = [_served(deployments["generator"])]
+    if "scorer" in deployments:
+        where = "on the same devices" if "colocated" in placements else ""
+        served.append(f"scorer {_served(deployments['scorer'], where)}")
+    elif scenario["scorer_placement"] == "same_engine":
+        served.append("scoring itself")
     how = _arrivals(scenario["arrivals"])
     return (
-        f"{own['model']} on {devices} x {own['hardware']}, {s['questions']} questions of"
-        f" {s['trace']}, {how}, seed {scenario['seed']}"
+        f"{', '.join(served)}; {s['questions']} questions of {s['trace']}, {how},"
+        f" seed {scenario['seed']}"
     )
+
+
+def _served(deployment: Mapping[str, Any], where: str = "") -> str:
+    model = deployment["model"].rpartition("/")[2]
+    replicas, size = deployment["replicas"], deployment["tensor_parallel"]
+    sizes = [f"tp {size}"] if size > 1 else []
+    sizes += [f"{replicas} replicas"] if replicas > 1 else []
+    inside = f" ({', '.join(sizes)})" if sizes else ""
+    return f"{model} " + (where or f"on {replicas * size} x {deployment['hardware']}{inside}")
 
 
 def _arrivals(arrivals: Mapping[str, Any] | None) -> str:
@@ -152,7 +186,8 @@ def _card(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("prefix cache hits", _percent(s["prefix_cache_hit_rate"])),
         ("KV use mean / peak", f"{_percent(s['kv_mean'])} / {_percent(s['kv_peak'])}"),
         ("preemptions", f"{s['preemptions']:,}"),
-        ("device utilisation", _percent(s["device_utilisation"])),
+        ("utilisation", _percent(s["generator_utilisation"])),
+        ("devices", str(s["devices"])),
         ("energy a question", f"{s['energy_per_question_j']:,.0f} J"),
         ("cost a question", f"${s['cost_per_question_usd']:.5f}"),
     ]  # fmt: skip
@@ -182,7 +217,8 @@ def _row(s: Mapping[str, Any]) -> dict[str, str]:
         "hits": _percent(s["prefix_cache_hit_rate"]),
         "KV peak": _percent(s["kv_peak"]),
         "preempt": f"{s['preemptions']:,}",
-        "util": _percent(s["device_utilisation"]),
+        "GPUs": str(s["devices"]),
+        "util": _percent(s["generator_utilisation"]),
         "tpot ms": _ms(s, "mean_tpot"),
         "J/q": f"{s['energy_per_question_j']:,.0f}",
         "$/1000q": f"{s['cost_per_question_usd'] * 1000:.2f}",
@@ -210,19 +246,40 @@ def _ms(s: Mapping[str, Any], name: str) -> str:
 def _notes(*summaries: Mapping[str, Any]) -> str:
     """What the numbers rest on."""
     s = summaries[-1]
-    notes = [
+    notes = [f"! {warning}" for warning in _warnings(summaries)]
+    notes += [
         f"times: {_levels(s['time_level'])}; {s['time_error']}",
         f"joules: {_levels(s['energy_level'])}; {s['energy_error']}",
         f"schedule: that of {s['engine_version']}",
     ]
-    if s["transferred_from"]:
-        notes.append(f"trace transferred: written by {', '.join(s['transferred_from'])}")
     if any(each["resampled"] for each in summaries):
         notes.append("samples: traced ones were drawn again where there are too few")
     dprime = next((x["scorer_dprime"] for x in summaries if x["scorer_dprime"] is not None), None)
     if dprime is not None:
         notes.append(f"scores: modelled, d' = {dprime:g}")
     return "\n".join(notes)
+
+
+OVERLOAD = 0.8
+"""Share of questions answered while others still arrive, below which work is said to pile up."""
+
+
+def _warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know before the numbers."""
+    found = []
+    piled = [
+        f"{s['strategy']} ({_percent(s['answered_while_arriving'])})"
+        for s in summaries
+        if s["answered_while_arriving"] is not None and s["answered_while_arriving"] < OVERLOAD
+    ]
+    if piled:
+        found.append(
+            "work piles up, so makespans depend on the length of the run; answered while questions"
+            f" still came: {', '.join(piled)}"
+        )
+    if models := summaries[-1]["transferred_from"]:
+        found.append(f"lengths and answers are those of {', '.join(models)}, not of this model")
+    return found
 
 
 def _levels(levels: Mapping[str, str]) -> str:
@@ -239,10 +296,15 @@ def write_result(result: Result, folder: Path, tables: str) -> None:
     """Write result.json, the three tables and the timeline."""
     from ttcsim.analysis.plots import save_figure, timeline_figure
 
+    _write_tables(result, folder, tables)
+    title = f"{result.summary['strategy']}: {_scene(result)}"
+    save_figure(timeline_figure(result.engines, title), folder / "timeline.png")
+
+
+def _write_tables(result: Result, folder: Path, tables: str) -> None:
     _write_text(folder / "result.json", to_json(result.to_dict()) + "\n")
     for name in ("questions", "calls", "engines"):
         _write_table(getattr(result, name), folder / f"{name}.{tables}")
-    save_figure(timeline_figure(result.engines, _scene(result)), folder / "timeline.png")
 
 
 def write_comparison(comparison: Comparison, folder: Path, tables: str) -> None:
@@ -254,8 +316,8 @@ def write_comparison(comparison: Comparison, folder: Path, tables: str) -> None:
     for result in comparison.results:
         inner = claim_folder(folder / _file_name(result.summary["strategy"]))
         assert inner is not None
-        write_result(result, inner, tables)
-    title = _scene(comparison.results[0])
+        _write_tables(result, inner, tables)
+    title = _scene(*comparison.results)
     save_figure(tradeoff_figure(comparison.summaries, title), folder / "tradeoff.png")
     spans = {r.summary["strategy"]: r.questions for r in comparison.results}
     save_figure(makespan_figure(spans, title), folder / "makespan.png")

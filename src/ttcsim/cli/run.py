@@ -42,6 +42,7 @@ def simulate(
     max_num_batched_tokens: o.MAX_NUM_BATCHED_TOKENS = None,
     scorer_model: o.SCORER_MODEL = None,
     scorer_hardware: o.SCORER_HARDWARE = None,
+    scorer_tensor_parallel: o.SCORER_TENSOR_PARALLEL = None,
     scorer_placement: o.SCORER_PLACEMENT = None,
     trace: o.TRACE = None,
     questions: o.QUESTIONS = None,
@@ -89,6 +90,7 @@ def compare(
     max_num_batched_tokens: o.MAX_NUM_BATCHED_TOKENS = None,
     scorer_model: o.SCORER_MODEL = None,
     scorer_hardware: o.SCORER_HARDWARE = None,
+    scorer_tensor_parallel: o.SCORER_TENSOR_PARALLEL = None,
     scorer_placement: o.SCORER_PLACEMENT = None,
     trace: o.TRACE = None,
     questions: o.QUESTIONS = None,
@@ -127,6 +129,9 @@ def _scenario(file: Any, given: dict[str, Any], strategy: str | None) -> "Scenar
         fields["strategy"] = strategy
     if "strategy" not in fields:
         raise InputError("--strategy is missing (see `ttcsim strategies`)")
-    if fields.get("scorer_placement") != "same_engine":
+    if fields.get("scorer_placement") == "same_engine":
+        if "scorer" in fields:
+            raise InputError("scorer: with scorer_placement same_engine the generator scores")
+    else:
         o.add_scorer(fields)
     return make_scenario(str(file) if file else "options", fields)
