@@ -51,7 +51,7 @@ def compare(
     strategies: Iterable[Strategy | str],
     *,
     trace: Trace | None = None,
-    jobs: int | None = None,
+    jobs: int | None = 1,
     progress: Progress | None = None,
 ) -> Comparison:
     """Run a scenario once with each strategy; a strategy's row does not depend on the others.
@@ -60,7 +60,8 @@ def compare(
         scenario: Everything but the strategy, which is replaced.
         strategies: Strategies, or texts such as "best_of_n:n=8".
         trace: Questions to use instead of the scenario's.
-        jobs: Processes; None for one a core.
+        jobs: Processes; None for one a core. (A strategy defined in a script needs 1 where
+            processes do not inherit the script.)
         progress: Called with (strategies done, strategies).
 
     Raises:
@@ -69,6 +70,9 @@ def compare(
     chosen = [parse_strategy(each) if isinstance(each, str) else each for each in strategies]
     if not chosen:
         raise InputError("compare needs at least one strategy")
+    labels = [each.label() for each in chosen]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise InputError(f"strategy {twice} is given twice")
     scenarios = [scenario.model_copy(update={"strategy": each}) for each in chosen]
     workers = min(jobs or os.cpu_count() or 1, len(scenarios))
     run = _serial if workers == 1 else _parallel

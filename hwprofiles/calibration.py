@@ -115,13 +115,14 @@ class Calibration(BaseModel):
         """Device that lent the power coefficients, or None if they are the device's own."""
         return self.power.borrowed_from
 
-    @property
-    def time_error(self) -> str:
-        """One sentence on how far the times can be trusted, to print beside a result."""
+    def time_error_for(self, dtype: str, moe: bool) -> str:
+        """Fit errors of the curves that a model of this kind uses, to print beside a result."""
         if self.engine == "none":
             return "a bound, not a prediction"
-        dtype, curve = next(iter(self.gemm.items()))
-        return f"{dtype} GEMM {curve.error}; whole step {self.overheads.error}"
+        parts = [f"{dtype} GEMM {self.gemm_curve(dtype).error}"]
+        if moe and self.moe is not None:
+            parts.append(f"experts {self.moe.error}")
+        return "; ".join([*parts, f"whole step {self.overheads.error}"])
 
 
 def _lenders(*groups: Group) -> tuple[str, ...]:

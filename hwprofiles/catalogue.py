@@ -37,6 +37,8 @@ def load_profile(name_or_path: str | Path, folder: Path | None = None) -> Hardwa
     """
     if _is_path(name_or_path):
         return _load(Path(name_or_path), HardwareProfile)
+    if Path(name_or_path).parent.name and folder is None:  # folder/name
+        return load_profile(Path(name_or_path).name, Path(name_or_path).parent)
     paths = _profiles(folder)
     name = str(name_or_path)
     if name not in paths:

@@ -136,4 +136,6 @@ class HardwareProfile(_Record):
                 f"{self.name}: {path}: "
                 + ("not known for this device" if here is None else "not a number")
             )
+        if here == 0:
+            raise InputError(f"{self.name}: {path}: must be above 0")
         return float(here)

@@ -64,17 +64,17 @@ def memory(
     )
 
 
-def kv_blocks(name: str, found: Memory) -> int:
-    """Return the number of blocks.
+def kv_blocks(name: str, found: Memory, wanted: int | None = None) -> int:
+    """Return the number of blocks: as many as fit, or as many as are wanted.
 
     Raises:
-        InputError: If not even two fit; says by how many bytes.
+        InputError: If not even two fit, or not those wanted; says by how many bytes.
     """
-    if found.blocks < 2:
-        short = 2 * found.block - found.left
+    if found.blocks < (wanted or 2):
+        short = (wanted or 2) * found.block - found.left
         raise InputError(
             f"{name} does not fit: {short:,} bytes too many for one device ({found.requested:,}"
             f" usable; weights {found.weights:,}, activations {found.activations:,},"
             f" other {found.other:,}); use more tensor parallelism or a narrower weight_dtype"
         )
-    return found.blocks
+    return wanted or found.blocks

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ttcsim.errors import InputError
+from ttcsim.errors import InputError, unknown_name
 from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.catalogue import (
     changed_fields,
@@ -53,6 +53,12 @@ class Plan:
         each = float(self.profile.price.usd_per_hour) if own is None else own
         return each * self.devices
 
+    @property
+    def time_error(self) -> str:
+        """Fit errors of the curves that this deployment uses, in words."""
+        routed = self.model.feed_forward.routed is not None
+        return self.calibration.time_error_for(self.cost.compute_dtype, routed)
+
     @cached_property
     def changes(self) -> list[str]:
         """Numbers of a what-if profile that differ from those of the device it is named after."""
@@ -91,9 +97,9 @@ def make_plan(name: str, deployment: Deployment, memory_share: float = 1.0) -> P
     """
     profile = load_profile(deployment.hardware)
     model = load_model(deployment.model)
-    model = model.with_dtype(deployment.weight_dtype, deployment.kv_cache_dtype)
-    if profile.kind == "cpu" and deployment.weight_dtype is None:
+    if profile.kind == "cpu":
         model = model.with_dtype("fp32")  # CPUs of the catalogue have no 16-bit arithmetic
+    model = model.with_dtype(deployment.weight_dtype, deployment.kv_cache_dtype)
     calibration = _calibration(deployment, profile)
     cost = StepCost(model, profile, calibration, deployment.tensor_parallel)
     config = _scheduler(name, deployment, model, profile, memory_share)
@@ -106,6 +112,8 @@ def _calibration(deployment: Deployment, profile: HardwareProfile) -> Calibratio
     path = Path(deployment.hardware)
     folder = path.parent if path.is_file() else None  # a calibration may lie beside the profile
     found = load_calibration(deployment.calibration or profile.name, folder)
+    if found is None and deployment.calibration is not None:
+        raise unknown_name("calibration", deployment.calibration, ["datasheet", profile.name])
     if found is None:
         return datasheet(profile)
     check_device(found, profile)
@@ -139,18 +147,17 @@ def _scheduler(
         raise InputError(
             f"{name}: max_num_batched_tokens {tokens} is below max_num_seqs {seqs}; vLLM refuses it"
         )
-    blocks = options.num_gpu_blocks or kv_blocks(
-        f"{model.name} on {deployment.tensor_parallel} x {profile.name}",
-        memory(
-            model,
-            profile,
-            deployment.tensor_parallel,
-            options.gpu_memory_utilization * memory_share,
-            options.block_size,
-            tokens,
-            seqs,
-        ),
+    found = memory(
+        model,
+        profile,
+        deployment.tensor_parallel,
+        options.gpu_memory_utilization * memory_share,
+        options.block_size,
+        tokens,
+        seqs,
     )
+    where = f"{model.name} on {deployment.tensor_parallel} x {profile.name}"
+    blocks = kv_blocks(where, found, options.num_gpu_blocks)
     asynchronous = options.async_scheduling
     return SchedulerConfig(
         num_blocks=blocks,

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
+from ttcsim.errors import StuckError
 from ttcsim.simulator.agenda import BOUNDARY, STEP_ENDS, Agenda
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.ledger import EnergyLedger
@@ -23,10 +24,6 @@ FRUITLESS_STEPS = 100_000
 """Steps in a row without a token after which an engine counts as stuck."""
 
 Listener = Callable[[Request], None]
-
-
-class StuckError(RuntimeError):
-    """An engine can make no progress (vLLM itself can livelock); names who starves."""
 
 
 class _Flight:
@@ -106,6 +103,7 @@ class Engine:
         self.ledger = EnergyLedger()
         self.series = EngineSeries()
         self.last_end = 0  # when the last step ended
+        self.announced = 0  # requests on their way here through the front end
         self._lockstep = scheduler if isinstance(scheduler, LockstepScheduler) else None
         self._depth = scheduler.config.queue_depth
         self._step_ends_at = STEP_ENDS + index
@@ -140,8 +138,9 @@ class Engine:
 
     @property
     def load(self) -> int:
-        """Requests waiting, running or handed over."""
-        return len(self.scheduler.waiting) + len(self.scheduler.running) + len(self._inbox)
+        """Requests on their way, handed over, waiting or running."""
+        known = len(self.scheduler.waiting) + len(self.scheduler.running)
+        return known + len(self._inbox) + self.announced
 
     def _look_up(self) -> None:
         if self._stretch is not None:

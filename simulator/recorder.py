@@ -1,5 +1,6 @@
 """Collects what happens in a run, a row per call and per question, in plain lists."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from ttcsim.workloads.caller import Call
 from ttcsim.workloads.strategy import Outcome
 
 CALL_COLUMNS = (
-    "question_id", "call", "kind", "deployment", "replica", "sample", "state", "sent_s",
+    "question_id", "call", "kind", "deployment", "replica", "sample", "sample_model", "state",
+    "sent_s",
     "first_token_s", "end_s", "prompt_tokens", "cached_tokens", "output_tokens",
     "recomputed_tokens", "preemptions", "used", "energy_j",
 )  # fmt: skip
@@ -33,6 +35,7 @@ def seconds(ticks: int) -> float:
 class QuestionRecord:
     """A question under way, in ticks."""
 
+    number: int
     id: str
     released: int
     started: int = 0
@@ -54,6 +57,8 @@ class Recorder:
         self.calls: dict[str, list[Any]] = {name: [] for name in CALL_COLUMNS}
         self.questions: dict[str, list[Any]] = {name: [] for name in QUESTION_COLUMNS}
         self._open: dict[SimulatedCaller, QuestionRecord] = {}
+        self._order: list[int] = []  # place of each written question in the trace
+        self._calls_of: list[int] = []  # how many calls each of them has
 
     def opened(self, question: QuestionRecord, caller: SimulatedCaller) -> None:
         """A question starts."""
@@ -84,6 +89,7 @@ class Recorder:
         assert question.end is not None
         used = set(question.outcome.used)
         totals = _Totals()
+        written = len(self.calls["question_id"])
         for record in calls:
             if record.request is not None:
                 totals.add(record.request, record.call, record.call in used)
@@ -100,6 +106,8 @@ class Recorder:
         )  # fmt: skip
         for column, value in zip(self.questions.values(), row, strict=True):
             column.append(value)
+        self._order.append(question.number)
+        self._calls_of.append(len(self.calls["question_id"]) - written)
 
     def _add_call(self, record: CallRecord, request: Request, used: bool) -> None:
         call, engine = record.call, record.engine
@@ -107,7 +115,8 @@ class Recorder:
         first = record.first_token
         row = (
             record.question, record.number, call.kind, call.on,
-            engine.replica if engine else 0, call.sample, call.state, seconds(record.sent),
+            engine.replica if engine else 0, call.sample, record.sample_model, call.state,
+            seconds(record.sent),
             None if first is None else seconds(first), seconds(record.end), request.prompt_tokens,
             request.cached_tokens or 0, _outputs(call, request), request.recomputed_tokens,
             request.preemptions, used, seconds(request.energy),
@@ -116,8 +125,17 @@ class Recorder:
             column.append(value)
 
     def tables(self) -> tuple[Table, Table]:
-        """(questions, calls)."""
-        return Table(self.questions), Table(self.calls)
+        """(questions, calls), in the order of the trace."""
+        order = sorted(range(len(self._order)), key=self._order.__getitem__)
+        if order == list(range(len(order))):
+            return Table(self.questions), Table(self.calls)
+        starts = [0, *itertools.accumulate(self._calls_of)]
+        rows = [row for place in order for row in range(starts[place], starts[place + 1])]
+        return _reordered(self.questions, order), _reordered(self.calls, rows)
+
+
+def _reordered(columns: dict[str, list[Any]], order: list[int]) -> Table:
+    return Table({name: [values[row] for row in order] for name, values in columns.items()})
 
 
 @dataclass(slots=True)

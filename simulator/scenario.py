@@ -13,7 +13,7 @@ from ttcsim.workloads.synthetic import SyntheticSpec
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EngineOptions(_Record):
@@ -41,7 +41,10 @@ class EngineOptions(_Record):
 
 
 class FrontEnd(_Record):
-    """Latency of server and client around the engine; it belongs to neither device nor model."""
+    """Latency of server and client around the engine; it belongs to neither device nor model.
+
+    A cancellation has none: it takes effect when the step that runs ends, as has been seen live.
+    """
 
     ingest_s: float = Field(0.0, ge=0, description="from sending a request to the engine's input")
     output_s: float = Field(0.0, ge=0, description="from the end of a step to the client")
@@ -52,7 +55,7 @@ class Deployment(_Record):
 
     model: str = Field(description="Hugging Face name, or path of a config.json")
     hardware: str = Field(description="name or path of a hardware profile")
-    replicas: int = Field(1, ge=1, description="engines behind the router")
+    replicas: int = Field(1, ge=1, le=10_000, description="engines behind the router")
     tensor_parallel: int = Field(1, ge=1, description="devices of one engine")
     weight_dtype: str | None = Field(None, description="other dtype of the weights, such as fp8")
     kv_cache_dtype: str | None = Field(None, description="other dtype of the KV cache")
@@ -102,8 +105,8 @@ class Scenario(_Record):
         if isinstance(found, dict):
             parameters = dict(found)
             name = parameters.pop("name", None)
-            if not isinstance(name, str):
-                raise ValueError("needs a name")
+            if not isinstance(name, str) or not all(isinstance(key, str) for key in parameters):
+                raise ValueError("needs a name, and parameters with names")
             return make_strategy(name, parameters)
         return found
 

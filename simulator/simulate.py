@@ -9,10 +9,9 @@ from typing import Any
 import simpy
 from simpy.events import Event
 
-from ttcsim.errors import InputError
+from ttcsim.errors import InputError, StuckError
 from ttcsim.simulator.agenda import Agenda
 from ttcsim.simulator.cluster import Plan, make_clusters, make_plan
-from ttcsim.simulator.engine import StuckError
 from ttcsim.simulator.recorder import QuestionRecord, Recorder
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scenario import Scenario
@@ -29,6 +28,9 @@ from ttcsim.workloads.synthetic import generate
 from ttcsim.workloads.trace import Trace
 
 Progress = Callable[[int, int], None]
+
+LATEST_S = 1e12
+"""Latest release of a question: 30,000 years are enough. [s]"""
 
 
 def simulate(
@@ -77,13 +79,16 @@ def plans_of(scenario: Scenario) -> list[Plan]:
     if placement == "own_device":
         plans = [("generator", scenario.generator, 1.0), ("scorer", scenario.scorer, 1.0)]
     else:
-        _check_colocated(scenario)
-        # Each engine gets half of the shared memory, as search-and-learn does.
-        plans = [("generator", scenario.generator, 0.5), ("scorer", scenario.scorer, 0.5)]
+        share = _check_colocated(scenario)
+        plans = [("generator", scenario.generator, share), ("scorer", scenario.scorer, share)]
     return [make_plan(name, deployment, share) for name, deployment, share in plans]
 
 
-def _check_colocated(scenario: Scenario) -> None:
+def _check_colocated(scenario: Scenario) -> float:
+    """Share of the usual memory that each of two engines on the same devices gets.
+
+    Half, as in search-and-learn, unless their gpu_memory_utilization says otherwise.
+    """
     own, scorer = scenario.generator, scenario.scorer
     assert scorer is not None
     for field in ("hardware", "replicas", "tensor_parallel"):
@@ -92,6 +97,15 @@ def _check_colocated(scenario: Scenario) -> None:
                 f"scorer.{field}: a colocated scorer stands on the generator's devices, so it"
                 f" must be {getattr(own, field)!r} (found {getattr(scorer, field)!r})"
             )
+    shares = [each.engine.gpu_memory_utilization for each in (own, scorer)]
+    if all("gpu_memory_utilization" not in each.engine.model_fields_set for each in (own, scorer)):
+        return 0.5
+    if sum(shares) > 1:
+        raise InputError(
+            f"scorer.engine.gpu_memory_utilization: {shares[0]:g} and {shares[1]:g} of the same"
+            " memory are more than there is; they must not sum to more than 1"
+        )
+    return 1.0
 
 
 class _Run:
@@ -150,11 +164,14 @@ class _Run:
         """Release questions at their times; they start at once unless too many are in flight."""
         scenario = self._scenario
         times = self._arrivals.release_times_s(self._questions, scenario.seed)
-        for question, time in zip(self._questions, times.tolist(), strict=True):
+        for time, number in sorted(zip(times.tolist(), range(len(times)), strict=True)):
+            question = self._questions[number]
+            if not time < LATEST_S:
+                raise InputError(f"question {question.id} would arrive after {time:g} s: too late")
             delay = round(time * TICKS_PER_S) - self._now
             if delay > 0:
                 yield self._env.timeout(delay)
-            self._waiting.append((question, QuestionRecord(question.id, self._now)))
+            self._waiting.append((question, QuestionRecord(number, question.id, self._now)))
             self._start()
 
     def _start(self) -> None:
@@ -250,9 +267,14 @@ def _default_arrivals(questions: list[Question]) -> Arrivals:
 
 
 def _asked_questions(trace: Trace, count: int | None) -> Iterator[Question]:
-    """The first `count` questions; when the trace ends they are asked again, under new names."""
+    """The first `count` questions; when the trace ends they come again, later and renamed."""
     traced = len(trace.questions)
+    span_s = max(question.arrival_s or 0.0 for question in trace.questions)
     for number in range(traced if count is None else count):
         question = trace.questions[number % traced]
         turn = number // traced
-        yield replace(question, id=f"{question.id}#{turn + 1}") if turn else question
+        if turn:
+            timed = question.arrival_s is not None
+            arrival_s = (question.arrival_s or 0.0) + turn * span_s if timed else None
+            question = replace(question, id=f"{question.id}#{turn + 1}", arrival_s=arrival_s)
+        yield question

@@ -27,6 +27,7 @@ class CallRecord:
     engine: Engine | None = None
     request: Request | None = None
     submitted: bool = False
+    sample_model: str | None = None  # who wrote the sample, if the trace says
     first_token: int | None = None
     end: int | None = None
     finished_as: int = -1  # place among all finished calls
@@ -174,8 +175,11 @@ class SimulatedCaller:
                 f" max_model_len {config.max_model_len} of {cluster.plan.model.name}"
             )
         record = self._open(call)
+        if call.sample is not None:
+            record.sample_model = self._asked.sample(call.sample).written_by
         caching = config.enable_prefix_caching and call.reuse_prefix
         record.engine = cluster.route(self._asked.id)
+        record.engine.announced += 1
         record.request = Request(
             f"{self._asked.id}/{record.number}",
             call.prompt.tokens,
@@ -190,6 +194,7 @@ class SimulatedCaller:
     def _submit(self, record: CallRecord) -> None:
         assert record.engine is not None
         assert record.request is not None
+        record.engine.announced -= 1
         if record.call.state == "running":
             record.submitted = True
             record.engine.submit(record.request)

@@ -96,7 +96,7 @@ class StepCost:
         self.calibration = calibration
         self.tp = tensor_parallel
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
-        self._units = float(profile.compute_units)
+        self._units = profile.require("compute_units")
         self._peaks: dict[str, float] = {}
         self._gemms = model.gemms(tensor_parallel)
         self._head = model.lm_head(tensor_parallel)

@@ -229,11 +229,16 @@ def _provenance(run: RunFacts) -> dict[str, Any]:
         "scorer_placement": scenario.scorer_placement if len(run.plans) > 1 else None,
         "time_level": {plan.name: plan.time_level for plan in run.plans},
         "energy_level": {plan.name: plan.energy_level for plan in run.plans},
-        "time_error": generator.calibration.time_error,
-        "energy_error": generator.calibration.power.error,
+        "time_error": {plan.name: plan.time_error for plan in run.plans},
+        "energy_error": {plan.name: plan.calibration.power.error for plan in run.plans},
         "engine_version": ENGINE_VERSION,
         "trace": run.trace.header.name,
         "transferred_from": _transferred(run.trace, generator),
+        "mixed_samples": any(
+            len(s.calls) > 1 and s.written_by != s.calls[0].model
+            for q in run.trace.questions
+            for s in q.samples
+        ),
         "resampled": scenario.resample
         and any(scenario.strategy.samples() > len(q.samples) for q in run.trace.questions),
         "scorer_dprime": scenario.dprime if uses_model else None,
@@ -257,8 +262,15 @@ def _transferred(trace: Trace, generator: Plan) -> list[str] | None:
     """Models that wrote the trace, if another one is served and the trace knows answers."""
     if trace.header.accuracy_source != "trace":
         return None
-    same = any(generator.model.name.lower() in model.lower() for model in trace.header.models)
+    own = _plain_name(generator.model.name)
+    same = all(_plain_name(model) == own for model in trace.header.models)
     return None if same else list(trace.header.models)
+
+
+def _plain_name(model: str) -> str:
+    """A model's name without organisation, and without what names one model in several ways."""
+    name = model.rpartition("/")[2].lower()
+    return name.removeprefix("meta-").removesuffix("-instruct")
 
 
 def engine_table(run: RunFacts) -> Table:

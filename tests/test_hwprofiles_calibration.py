@@ -89,7 +89,7 @@ def test_the_h100_coefficients() -> None:
     assert h100.all_reduce_curve(4).link_efficiency == pytest.approx(106 / 450, rel=1e-3)
     assert h100.overheads.logit_s == 4.2e-10
     assert h100.power.j_per_flop == 1.15e-12
-    assert "median 1.9 %" in h100.time_error
+    assert "median 1.9 %" in h100.time_error_for("bf16", moe=False)
 
 
 def test_a_missing_curve_is_named() -> None:
@@ -145,7 +145,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
 def test_the_calibration_of_another_device_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         check_device(calibration_of("l40s"), load_profile("h100_sxm"))
-    assert str(error.value) == "calibration: device: is 'l40s', the hardware is 'h100_sxm'"
+    assert "calibration: device: is 'l40s', the hardware is 'h100_sxm'" in str(error.value)
     home = tmp_path / "calibrations"
     home.mkdir()
     (home / "mine.yaml").write_text(yaml.safe_dump(calibration_of("l40s").model_dump()))

@@ -61,13 +61,13 @@ def test_an_unknown_name_offers_the_nearest(
         ({"seed": -1}, ["seed", "-1"]),
         ({"questions": 0}, ["questions", "0"]),
         ({"deployment": {"replicas": 0}}, ["generator.replicas", "0"]),
-        ({"deployment": {"gpu": "h100"}}, ["generator.gpu", "h100"]),
+        ({"deployment": {"gpu": "h100"}}, ["generator.gpu", "generator.hardware"]),
         ({"engine": {"gpu_memory_utilization": 1.5}}, ["gpu_memory_utilization", "1.5"]),
         ({"engine": {"num_gpu_blocks": 1}}, ["num_gpu_blocks", "1"]),
         ({"front_end": {"ingest_s": -0.1}}, ["front_end.ingest_s", "-0.1"]),
         ({"scorer_placement": "nearby"}, ["scorer_placement", "nearby", "colocated"]),
-        ({"trace": {"questions": -3}}, ["trace", "questions", "-3"]),
-        ({"rate": 3}, ["rate", "3"]),
+        ({"trace": {"questions": -3}}, ["trace.questions", "-3"]),
+        ({"rate": 3}, ["unknown field 'rate'"]),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_found(fields: dict[str, Any], names: list[str]) -> None:
@@ -231,7 +231,7 @@ def test_malformed_yaml_names_file_and_line(tmp_path: Path) -> None:
         (GOOD.replace("n: 4", "n: 0"), "strategy first_finish: n: "),
         (GOOD.replace("first_finish", "first_finisch"), "did you mean 'first_finish'"),
         (GOOD.replace("seed: 7", "seed: seven"), "seed: "),
-        (GOOD + "colour: red\n", "colour: "),
+        (GOOD + "colour: red\n", "unknown field 'colour'"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -130,7 +130,7 @@ def test_best_of_n_keeps_the_best_by_its_verifier() -> None:
     assert len(by_oracle.used) == 1
 
 
-@pytest.mark.parametrize(("n", "k"), [(4, 1), (4, 3), (6, 2), (3, 3), (2, 5)])
+@pytest.mark.parametrize(("n", "k"), [(4, 1), (4, 3), (6, 2), (3, 3)])
 def test_first_finish_answers_with_k_and_cancels_the_rest(n: int, k: int) -> None:
     asked = question("q", 20, [35, 15, 45, 25, 55, 65])
     caller, outcome = rehearse(f"first_finish:n={n},k={k}", asked)

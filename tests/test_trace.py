@@ -270,7 +270,7 @@ def test_summary_of_small_traces() -> None:
     one = Trace(HEADER, (Question("q", 1, (Sample(4, correct=True, score=1.0),)),)).summary()
     assert (one.sd_log_between, one.sd_log_within, one.min_ratio) == (None, None, {})
     assert (one.accuracy_single, one.accuracy_majority, one.accuracy_best_score) == (1.0, None, 1.0)
-    with pytest.raises(ValueError, match="needs questions with samples"):
+    with pytest.raises(ValueError, match="questions without samples"):
         Trace(HEADER, ()).summary()
 
 

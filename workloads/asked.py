@@ -73,7 +73,7 @@ class Asked:
         traced = len(self.question.samples)
         if sample < traced:
             return self._order[sample] if traced > 1 else sample
-        if not self.resample:
+        if not self.resample or not traced:
             raise InputError(
                 f"question {self.id}: sample {sample + 1} is asked for, the trace has {traced};"
                 " use fewer samples, or set resample=true to draw them again"

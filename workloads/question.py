@@ -57,6 +57,13 @@ class Sample:
     seconds: NonNegative | None = None
     calls: tuple[SampleCall, ...] = ()
 
+    @property
+    def written_by(self) -> str | None:
+        """Model, or models joined by +, that wrote this sample, if recorded."""
+        if not self.calls:
+            return self.model
+        return "+".join(sorted({call.model for call in self.calls}))
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

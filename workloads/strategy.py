@@ -39,7 +39,7 @@ class Strategy(BaseModel, ABC):
     its answers, or is None where no accuracy can be stated.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str] = "custom"
     selects: ClassVar[bool] = False

@@ -103,6 +103,8 @@ def read_trace(path: str | Path) -> Trace:
         if earlier != number:
             raise InputError(f"{path}:{number}: id: '{question.id}' is already in line {earlier}")
         questions.append(question)
+    if not questions:
+        raise InputError(f"{path}: holds a header but no questions")
     return Trace(header, tuple(questions))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import comb
 from statistics import fmean, variance
 
+from ttcsim.errors import InputError
 from ttcsim.workloads import selection
 from ttcsim.workloads.question import Question, Sample
 
@@ -44,11 +45,11 @@ class TraceSummary:
 def summarise(questions: Sequence[Question]) -> TraceSummary:
     """Return the statistics of questions, each with at least one sample.
 
-    Raises ValueError if there is no question, or one without samples.
+    Raises InputError if there is no question, or one without samples.
     """
     counts = [len(question.samples) for question in questions]
     if min(counts, default=0) == 0:
-        raise ValueError("a summary needs questions with samples")
+        raise InputError("the trace has no questions, or questions without samples")
     lengths = [[s.output_tokens for s in question.samples] for question in questions]
     flat = [length for own in lengths for length in own]
     between, within = log_spread(lengths)

@@ -16,8 +16,11 @@ class InputError(ValueError):
     """Bad input from a person: one line that says what to change. The command line exits with 2."""
 
 
-class NoFeasiblePlanError(RuntimeError):
-    """Nothing satisfies the constraints: a result, not a crash. The command line exits with 3."""
+class StuckError(RuntimeError):
+    """The simulation can make no progress (vLLM itself can livelock); says who starves.
+
+    The command line exits with 1.
+    """
 
 
 def nearest(found: str, allowed: Iterable[str]) -> str | None:
@@ -27,7 +30,7 @@ def nearest(found: str, allowed: Iterable[str]) -> str | None:
     'h100_sxm'
     """
     by_lower = {name.lower(): name for name in allowed}
-    close = difflib.get_close_matches(found.lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(found).lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[close[0]] if close else None
 
 
@@ -53,8 +56,8 @@ def invalid(
     Only the first problem is named; mending it shows the next. `allowed` gives the fields that
     there are at a place, so that an unknown one can be answered with the nearest.
     """
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
+    first = max(error.errors(), key=lambda each: len(each["loc"]))  # of a union, what fits best
+    place = [str(part) for part in first["loc"] if not str(part)[:1].isupper()]  # no class names
     if first["type"] == "extra_forbidden" and allowed is not None:
         return InputError(f"{where}: {unknown_name('field', '.'.join(place), allowed(place[:-1]))}")
     field = ".".join(place)

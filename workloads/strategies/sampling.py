@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call, Caller
@@ -155,6 +155,12 @@ class FirstFinish(Strategy):
     n: int = Field(16, ge=1, description="samples")
     k: int = Field(1, ge=1, description="finished samples that vote")
 
+    @model_validator(mode="after")
+    def _k_of_n(self) -> "FirstFinish":
+        if self.k > self.n:
+            raise ValueError(f"k {self.k} must not exceed n {self.n}")
+        return self
+
     def samples(self) -> int:
         """All n."""
         return self.n
@@ -162,10 +168,10 @@ class FirstFinish(Strategy):
     def run(self, question: Asked, call: Caller) -> Program:
         """Drafts, the first k, a vote."""
         drafts = draft(question, call, self.n)
-        done = yield call.first(min(self.k, self.n), drafts)
+        done = yield call.first(self.k, drafts)
         call.cancel(drafts)
         return voted(question, done[: self.k])
 
     def expected_accuracy(self, samples: Sequence[Sample], scores: Sequence[float]) -> float | None:
         """Chance that the shortest (or the plurality of the k shortest) is right."""
-        return expected_first_finish(samples, self.n, min(self.k, self.n))
+        return expected_first_finish(samples, self.n, self.k)

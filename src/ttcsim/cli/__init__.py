@@ -1,6 +1,6 @@
 """The command line: `ttcsim VERB ...`. Tables for people on stdout, logs on stderr.
 
-Exit codes: 0 success, 1 the simulation could not go on, 2 bad input, 3 no feasible plan.
+Exit codes: 0 success, 1 the simulation could not go on or a check failed, 2 bad input.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import cast
 import typer
 
 from ttcsim.cli import catalogue, check, run
-from ttcsim.errors import InputError, NoFeasiblePlanError
+from ttcsim.errors import InputError, StuckError
 
 app = typer.Typer(
     name="ttcsim",
@@ -54,13 +54,9 @@ def _run() -> int:
         code = _usage(error)
     except InputError as error:
         code = _fail(str(error), 2)
-    except NoFeasiblePlanError as error:
-        code = _fail(str(error), 3)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
-    except RuntimeError as error:
-        if type(error).__name__ != "StuckError":  # its module is heavy to import
-            raise
+    except StuckError as error:
         code = _fail(str(error), 1)
     return code if isinstance(code, int) else 0
 

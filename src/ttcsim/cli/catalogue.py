@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ttcsim.errors import InputError
+
 FORMAT = Annotated[str, typer.Option("--format", help="table, json or csv.")]
 
 
@@ -19,7 +21,8 @@ def profiles(
     from ttcsim.hwprofiles.catalogue import load_calibration, load_profile, profile_names
 
     if name is None:
-        _show([_profile_row(load_profile(each, folder)) for each in profile_names(folder)], format)
+        rows = [_profile_row(load_profile(each, folder), folder) for each in profile_names(folder)]
+        _show(rows, format)
         return
     profile = load_profile(name, folder)
     calibration = load_calibration(profile.name, folder)
@@ -27,24 +30,28 @@ def profiles(
     plain["calibration"] = calibration.model_dump(mode="json") if calibration else None
     if format == "json":
         print(json.dumps(plain, indent=1))
+    elif format != "table":
+        raise InputError(f"--format {format}: one profile is shown as table or json")
     else:
         import yaml
 
         print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100), end="")
 
 
-def _profile_row(profile: Any) -> dict[str, str]:
+def _profile_row(profile: Any, folder: Path | None) -> dict[str, str]:
     from ttcsim.hwprofiles.catalogue import load_calibration
 
-    peak = profile.peak_flops_per_s.get("bf16") or profile.peak_flops_per_s["fp32"]
-    calibration = load_calibration(profile.name)
+    peaks = profile.peak_flops_per_s
+    peak = peaks.get("bf16") or peaks.get("fp32")
+    rate = profile.memory.hbm.bytes_per_s
+    calibration = load_calibration(profile.name, folder)
     lenders = calibration.time_borrowed_from if calibration else ()
     level = "datasheet only" if calibration is None else "calibrated"
     return {
         "name": profile.name,
-        "TFLOP/s": f"{peak / 1e12:,.1f}",
+        "TFLOP/s": f"{peak / 1e12:,.1f}" if peak else "-",
         "GB": f"{profile.memory.hbm.bytes / 1e9:,.0f}",
-        "GB/s": f"{profile.memory.hbm.bytes_per_s / 1e9:,.0f}",
+        "GB/s": f"{rate / 1e9:,.0f}" if rate else "-",
         "idle W": f"{profile.power.idle_w:g}",
         "max W": f"{profile.power.max_w:g}",
         "$/h": f"{profile.price.usd_per_hour:.2f}",
@@ -80,6 +87,9 @@ def _model_row(model: Any) -> dict[str, str]:
 
 def traces(
     name: Annotated[str | None, typer.Argument(help="Show this one: bundled name or file.")] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the model of synthetic questions to it.")
+    ] = False,
     format: FORMAT = "table",
 ) -> None:
     """List bundled traces of questions, or describe one (your file too)."""
@@ -88,6 +98,12 @@ def traces(
 
     names = [name] if name else trace_names()
     loaded = [load_questions(each) for each in names]
+    if fit:
+        from ttcsim.workloads.synthetic_fit import fit as fitted
+
+        for trace in loaded:
+            print(f"{trace.header.name}\n{fitted(trace).describe()}\n")
+        return
     _show([_trace_row(trace) for trace in loaded], format)
     if name and format == "table":
         header = loaded[0].header

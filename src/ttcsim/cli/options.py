@@ -136,6 +136,11 @@ def scenario_fields(file: Path | None, given: Fields) -> Fields:
         InputError: If the file cannot be read or options contradict each other.
     """
     fields = read_yaml(file) if file else {}
+    for name in ("generator", "scorer"):
+        if not isinstance(fields.get(name) or {}, dict):
+            raise InputError(
+                f"{file}: {name}: must be a mapping of fields (found {fields[name]!r})"
+            )
     for name, path in _PATHS.items():
         if given.get(name) is not None:
             put(fields, path, given[name])
@@ -165,6 +170,8 @@ def _value(text: str) -> Any:
 def put(fields: Fields, path: str, value: Any) -> None:
     """Set the field at a dotted path."""
     *parents, last = path.split(".")
+    if path in ("generator", "scorer") and not isinstance(value, dict):
+        raise InputError(f"--set {path}: it has fields, such as {path}.model")
     for parent in parents:
         inner = fields.setdefault(parent, {})
         if not isinstance(inner, dict):
@@ -179,6 +186,8 @@ def _synthetic(fields: Fields, given: Fields) -> None:
         return
     if prompt is None or output is None:
         raise InputError("--input-len and --output-len come together")
+    if min(prompt, output) < 1:
+        raise InputError("--input-len and --output-len must be at least 1")
     if given.get("trace") is not None:
         raise InputError("--trace and --input-len exclude each other")
     fields["trace"] = {

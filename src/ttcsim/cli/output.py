@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +26,46 @@ def check_format(format: str, tables: str) -> None:
         raise unknown_name("--tables", tables, TABLE_FORMATS)
 
 
-def claim_folder(folder: Path | None) -> Path | None:
-    """Make sure that the output folder can be written, before a long run rather than after it.
+@contextmanager
+def claimed(folder: Path | None) -> Iterator[Path | None]:
+    """Make sure that an output folder can be written, before a long run rather than after it.
+
+    Yields a staging folder inside; what is in it at the end moves up to the output folder. If
+    anything fails, all that was made is removed.
 
     Raises:
-        InputError: If it cannot.
+        InputError: If the folder cannot be written.
     """
     if folder is None:
-        return None
-    probe = folder / ".ttcsim-probe"
+        yield None
+        return
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    staging = folder / ".ttcsim-staging"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        staging.mkdir(parents=True, exist_ok=True)
+        try:
+            yield staging
+            _move_up(staging, folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            for each in made:
+                with suppress(OSError):
+                    each.rmdir()
+            raise
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written: {error.strerror}") from error
-    return folder
+        place = error.filename or folder
+        raise InputError(f"--output {place}: cannot be written: {error.strerror}") from error
+
+
+def _move_up(staging: Path, folder: Path) -> None:
+    """Move files into place, one rename each; folders are merged."""
+    for path in sorted(staging.rglob("*")):
+        target = folder / path.relative_to(staging)
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            path.replace(target)
+    shutil.rmtree(staging)
 
 
 # -- stdout ----------------------------------------------------------------------------------------
@@ -231,7 +257,8 @@ def _accuracy(s: Mapping[str, Any]) -> tuple[str, str]:
     value = s["accuracy"] if expected is None else expected
     if s["accuracy_source"] is None or value is None:
         return "-", ""
-    return f"{value:.3f}", f"({s['accuracy_source']})"
+    of = "" if expected is not None else ", this run"
+    return f"{value:.3f}", f"({s['accuracy_source']}{of})"
 
 
 def _percent(value: float | None) -> str:
@@ -248,8 +275,8 @@ def _notes(*summaries: Mapping[str, Any]) -> str:
     s = summaries[-1]
     notes = [f"! {warning}" for warning in _warnings(summaries)]
     notes += [
-        f"times: {_levels(s['time_level'])}; {s['time_error']}",
-        f"joules: {_levels(s['energy_level'])}; {s['energy_error']}",
+        f"times: {_levels(s['time_level'])}; {_levels(s['time_error'])}",
+        f"joules: {_levels(s['energy_level'])}; {_levels(s['energy_error'])}",
         f"schedule: that of {s['engine_version']}",
     ]
     if any(each["resampled"] for each in summaries):
@@ -277,6 +304,8 @@ def _warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
             "work piles up, so makespans depend on the length of the run; answered while questions"
             f" still came: {', '.join(piled)}"
         )
+    if any(s["mixed_samples"] for s in summaries):
+        found.append("samples were written by several models; all tokens are costed on this one")
     if models := summaries[-1]["transferred_from"]:
         found.append(f"lengths and answers are those of {', '.join(models)}, not of this model")
     return found
@@ -314,8 +343,8 @@ def write_comparison(comparison: Comparison, folder: Path, tables: str) -> None:
     _write_text(folder / "comparison.json", to_json(comparison.to_dict()) + "\n")
     _write_text(folder / "comparison.csv", to_csv(comparison.summaries))
     for result in comparison.results:
-        inner = claim_folder(folder / _file_name(result.summary["strategy"]))
-        assert inner is not None
+        inner = folder / _file_name(result.summary["strategy"])
+        inner.mkdir()
         _write_tables(result, inner, tables)
     title = _scene(*comparison.results)
     save_figure(tradeoff_figure(comparison.summaries, title), folder / "tradeoff.png")
@@ -328,16 +357,12 @@ def _file_name(label: str) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    path.write_text(text, encoding="utf-8")
 
 
 def _write_table(table: Table, path: Path) -> None:
     frame = table.to_pandas()
-    temporary = path.with_name(f".{path.name}.tmp")
     if path.suffix == ".csv":
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+        frame.to_csv(path, index=False, lineterminator="\n")
     else:
-        frame.to_parquet(temporary, index=False)
-    temporary.replace(path)
+        frame.to_parquet(path, index=False)

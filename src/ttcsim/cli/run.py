@@ -64,12 +64,12 @@ def simulate(
 
     out.check_format(format, tables)
     built = _scenario(scenario, locals(), strategy)
-    folder = out.claim_folder(output)
-    with progress_bar("questions", quiet) as progress:
-        result = run(built, progress=progress)
+    with out.claimed(output) as folder:
+        with progress_bar("questions", quiet) as progress:
+            result = run(built, progress=progress)
+        if folder is not None:
+            out.write_result(result, folder, tables)
     out.show_result(result, format)
-    if folder is not None:
-        out.write_result(result, folder, tables)
 
 
 def compare(
@@ -113,12 +113,12 @@ def compare(
     out.check_format(format, tables)
     strategies = strategy or list(DEFAULT_STRATEGIES)
     built = _scenario(scenario, locals(), "single")
-    folder = out.claim_folder(output)
-    with progress_bar("strategies", quiet) as progress:
-        comparison = run(built, strategies, progress=progress)
+    with out.claimed(output) as folder:
+        with progress_bar("strategies", quiet) as progress:
+            comparison = run(built, strategies, jobs=None, progress=progress)
+        if folder is not None:
+            out.write_comparison(comparison, folder, tables)
     out.show_comparison(comparison, format)
-    if folder is not None:
-        out.write_comparison(comparison, folder, tables)
 
 
 def _scenario(file: Any, given: dict[str, Any], strategy: str | None) -> "Scenario":
