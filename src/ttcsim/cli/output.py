@@ -1,8 +1,10 @@
 """Results on stdout and in folders. Files appear whole or not at all."""
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +61,10 @@ def claimed(folder: Path | None) -> Iterator[Path | None]:
 
 def _move_up(staging: Path, folder: Path) -> None:
     """Move files into place, one rename each; folders are merged."""
+    for path in staging.rglob("*"):
+        target = folder / path.relative_to(staging)
+        if target.exists() and target.is_dir() != path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     for path in sorted(staging.rglob("*")):
         target = folder / path.relative_to(staging)
         if path.is_dir():

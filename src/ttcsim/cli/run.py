@@ -21,7 +21,7 @@ DEFAULT_STRATEGIES = (
     "best_of_n:n=16,verifier=oracle",
     "best_of_n:n=16",
     "self_refine:rounds=1",
-    "dvts:n=8,problems_in_flight=none",
+    "dvts:n=4,problems_in_flight=none",
 )
 
 
