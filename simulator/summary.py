@@ -60,6 +60,7 @@ def _accuracy(run: RunFacts, questions: Table) -> dict[str, Any]:
             _mean_of_all(questions.columns["expected_accuracy"]) if known else None
         ),
         "accuracy_source": source,
+        "oracle": run.scenario.strategy.oracle(),
     }
 
 

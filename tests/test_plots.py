@@ -234,3 +234,11 @@ def test_pyplot_is_never_loaded() -> None:
         "tradeoff_figure([{'strategy': 's'}], 't'); sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_bound_that_knows_the_answer_is_not_on_the_front() -> None:
+    bound = summary("oracle", 1.0, 0.99, oracle=True)
+    figure = tradeoff_figure([bound, summary("b", 2.0, 0.8), summary("c", 3.0, 0.9)], "t")
+    for axes in figure.axes[:3]:
+        [front] = [line for line in axes.get_lines() if line.get_label() == FRONT]
+        assert max(front.get_ydata()) == pytest.approx(90)

@@ -57,6 +57,10 @@ class Strategy(BaseModel, ABC):
         """Whether a scorer's verdicts decide the answer."""
         return False
 
+    def oracle(self) -> bool:
+        """Whether it must know the right answer: a bound that cannot be deployed."""
+        return False
+
     def in_flight(self) -> int | None:
         """Most questions worked on at once; None for no limit."""
         return None

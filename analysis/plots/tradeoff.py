@@ -43,7 +43,7 @@ PANELS = (
 
 TRACED = "accuracy traced (expected over all draws where known, else of this run)"
 MODELLED = "hollow: accuracy modelled"
-FRONT = "Pareto front, traced points only"
+FRONT = "Pareto front, traced points without bounds"
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,16 @@ class _Point:
     accuracy: float | None
     source: str | None
     costs: Mapping[str, float | None]
+    oracle: bool = False
 
     @property
     def traced(self) -> bool:
         return self.source == "trace"
+
+    @property
+    def deployable(self) -> bool:
+        """Whether it may be on the Pareto front."""
+        return self.traced and not self.oracle
 
     def at(self, key: str) -> tuple[float, float] | None:
         """(cost, accuracy in %), None if one of them is unknown."""
@@ -133,6 +139,7 @@ def _points(summaries: Sequence[Mapping[str, Any]]) -> list[_Point]:
                 summary.get("accuracy") if expected is None else expected,
                 summary.get("accuracy_source"),
                 {key: summary.get(key) for key, _ in PANELS},
+                bool(summary.get("oracle")),
             )
         )
     return points
@@ -151,7 +158,7 @@ def _draw_panel(axes: "Axes", points: Sequence[_Point], key: str) -> None:
     pad = max(2.0, 0.12 * (max(known) - min(known)))
     axes.set_ylim(min(known) - pad, max(known) + pad)
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-    _draw_front(axes, [where for point, where in placed if point.traced])
+    _draw_front(axes, [where for point, where in placed if point.deployable])
     for point, (x, y) in placed:
         axes.plot([x], [y], label=point.name, **_marker(point.colour, point.traced))
     _number(axes, placed, _front_path(axes))
@@ -257,7 +264,8 @@ def _legend_shape(points: Sequence[_Point]) -> tuple[int, int]:
 
 
 def _legend_name(point: _Point) -> str:
-    return f"{point.number}  {point.name}" + ("" if point.traced else f"  [{point.source}]")
+    bound = "  [a bound: knows the answer]" if point.oracle else ""
+    return f"{point.number}  {point.name}{bound}" + ("" if point.traced else f"  [{point.source}]")
 
 
 def _tradeoff_legends(

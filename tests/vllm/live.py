@@ -142,7 +142,6 @@ def _steps(lines: list[Json]) -> list[Json]:
     for line in lines:
         record = {key: value for key, value in line.items() if key not in extra}
         if line["event"] == "schedule":
-            # An empty `admit` and the like are left out already.
             steps.append(record)
         elif line["event"] == "update":
             steps[-1]["update"] = record

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import environment  # noqa: F401  # isort: skip (vLLM reads it when it is imported)
+from generate import DEFAULT_CONFIG
 from observer import Observer, delivered
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -43,21 +44,17 @@ class _Recorder:
         self._log.flush()
 
     def _settings(self) -> dict[str, Any]:
-        config, cache = self.scheduler_config, self.cache_config
-        return {
+        settings = {  # another release may lack one
+            name: getattr(self.scheduler_config, name, default)
+            for name, default in DEFAULT_CONFIG.items()
+        }
+        cache = self.cache_config
+        return settings | {
             "num_blocks": cache.num_gpu_blocks,
             "block_size": self.block_size,
-            "max_num_seqs": config.max_num_seqs,
-            "max_num_active_seqs": config.max_num_active_seqs,
-            "max_num_batched_tokens": config.max_num_batched_tokens,
             "max_model_len": self.max_model_len,
             "policy": self.policy.value,
             "enable_prefix_caching": bool(cache.enable_prefix_caching),
-            "enable_chunked_prefill": bool(config.enable_chunked_prefill),
-            "long_prefill_token_threshold": config.long_prefill_token_threshold,
-            "long_prefill_token_threshold_adaptive": config.long_prefill_token_threshold_adaptive,
-            "watermark": config.watermark,
-            "scheduler_reserve_full_isl": config.scheduler_reserve_full_isl,
             "async_scheduling": isinstance(self, AsyncScheduler),
             "pipeline_parallel_size": self.parallel_config.pipeline_parallel_size,
             "model_runner": "v2" if self.use_v2_model_runner else "v1",

@@ -72,6 +72,10 @@ class BestOfN(Strategy):
         """Only with the scorer."""
         return self.verifier == "scorer"
 
+    def oracle(self) -> bool:
+        """With the oracle as verifier."""
+        return self.verifier == "oracle"
+
     def deployments(self) -> tuple[str, ...]:
         """Generator, and the scorer if there is one."""
         return ("generator", "scorer") if self.scored() else ("generator",)
