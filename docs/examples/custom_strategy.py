@@ -1,54 +1,39 @@
-"""A strategy of your own: ask once; only if a scorer dislikes the answer, ask n more times."""
-
-from pydantic import Field
+"""A strategy of your own: ask twice; only if the answers differ, ask n more times and vote."""
 
 import ttcsim
 
 
-class Escalate(ttcsim.Strategy):
-    """One sample; if it scores below the threshold, n more; the best score wins."""
+class AskTwice(ttcsim.Strategy):
+    """Two samples; if they disagree, n more, and a vote."""
 
-    name = "escalate"
+    name = "ask_twice"
     selects = True  # it only chooses among traced samples, so the trace knows what is right
-    n: int = Field(7, ge=1, description="further samples")
-    threshold: float = Field(2.0, description="a score that is good enough")
+    n: int = 3
 
     def samples(self) -> int:  # traced samples that it may use
-        return 1 + self.n
-
-    def scored(self) -> bool:  # a scorer's verdicts decide
-        return True
-
-    def deployments(self) -> tuple[str, ...]:  # what it calls
-        return ("generator", "scorer")
+        return 2 + self.n
 
     def run(self, question: ttcsim.Asked, call: ttcsim.Caller) -> ttcsim.Program:
-        drafts: list[ttcsim.Call] = []
-        for wave in range(1), range(1, 1 + self.n):
-            new = [call.generate(question.context, sample=sample) for sample in wave]
-            yield call.all(new)
-            yield call.all([call.score(each.context) for each in new])
-            drafts += new
-            if question.score(0) >= self.threshold:
-                break
-        best = max(range(len(drafts)), key=question.score)
-        chosen = question.sample(best)
-        return ttcsim.Outcome(chosen.answer, chosen.correct, (drafts[best],))
+        drafts = [call.generate(question.context, sample=i) for i in range(2)]
+        yield call.all(drafts)
+        if question.sample(0).answer != question.sample(1).answer:
+            drafts += [call.generate(question.context, sample=2 + i) for i in range(self.n)]
+            yield call.all(drafts)
+        answer, correct, voters = question.vote(range(len(drafts)))
+        return ttcsim.Outcome(answer, correct, tuple(drafts[i] for i in voters))
 
 
 llama = ttcsim.Deployment(model="Llama-3.1-8B", hardware="h100_sxm")
-for strategy in ttcsim.Single(), Escalate(), ttcsim.BestOfN(n=8):
+for strategy in ttcsim.Single(), AskTwice(), ttcsim.MajorityVote(n=5):
     scenario = ttcsim.Scenario(
         generator=llama,
-        scorer=llama,
-        scorer_placement="colocated",
-        trace="math_rm8",
-        arrivals={"kind": "poisson", "rate": 2.0},
+        trace="math500_r1_8b",
+        arrivals={"kind": "poisson", "rate": 0.1},
         strategy=strategy,
     )
     found = ttcsim.simulate(scenario).summary
     print(
-        f"{found['strategy']:15} right {found['accuracy']:.2f} ({found['accuracy_source']}),"
-        f" {found['output_tokens_per_question']:5.0f} tokens,"
+        f"{found['strategy']:20} right {found['accuracy']:.2f} ({found['accuracy_source']}),"
+        f" {found['output_tokens_per_question']:6.0f} tokens,"
         f" p95 {found['makespan_p95_s']:5.1f} s, {found['energy_per_question_j']:4.0f} J"
     )
