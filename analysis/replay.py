@@ -147,7 +147,7 @@ class _Runner:
             return 0
         if len(self.queue) != self.golden.queue_depth - 1:
             return 0
-        if self.queue and not _is_quiet(self.queue[0][1]):
+        if self.queue and not _is_quiet(*self.queue[0][1:]):
             return 0
         limits = [self.scheduler.quiet_steps()]
         if self.pending:
@@ -275,9 +275,10 @@ class _Runner:
         return record
 
 
-def _is_quiet(batch: Batch) -> bool:
-    """Whether nobody waits for this batch of the lock-step scheduler to come back."""
-    return not batch.prefills and not batch.finishing and batch.decoders > 0
+def _is_quiet(batch: Batch, shares: list[Share]) -> bool:
+    """Whether nothing is to be recorded when this batch of the lock-step scheduler comes back."""
+    dropped = any(request.status is Status.ABORTED for request, *_ in shares)
+    return not (batch.prefills or batch.finishing or dropped) and batch.decoders > 0
 
 
 def _reason(request: Request) -> str:

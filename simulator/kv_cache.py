@@ -66,14 +66,12 @@ class BlockPool:
 
     def lookup(self, keys: Sequence[Key], limit: int) -> list[int]:
         """Return the longest chain of cached blocks for the first `limit` keys."""
-        hits: list[int] = []
-        cached = self.cached
-        for key in keys[:limit]:
-            found = cached.get(key)
-            if found is None:
-                break
-            hits.append(found if type(found) is int else found[0])  # type: ignore[index]
-        return hits
+        if limit <= 0 or not keys or keys[0] not in self.cached:
+            return []
+        found = list(map(self.cached.get, keys[:limit]))
+        if None in found:
+            del found[found.index(None) :]
+        return [block if type(block) is int else block[0] for block in found]  # type: ignore[index]
 
     def idle(self, blocks: Sequence[int]) -> int:
         """Count the cached blocks nobody holds: adopting one uses up a free block."""
@@ -95,17 +93,46 @@ class BlockPool:
             return [unhashed.pop()]
         taken = unhashed[-count:][::-1] if count else []
         del unhashed[len(unhashed) - len(taken) :]
-        hashed, key_of = self.free.hashed, self.key_of
-        while len(taken) < count:
-            block = hashed.popitem(last=False)[0]
-            self._forget(block, key_of[block])
-            taken.append(block)
+        if len(taken) < count:
+            taken += self._evict(count - len(taken))
+        return taken
+
+    def _evict(self, count: int) -> list[int]:
+        """Hand out the least recently used cached blocks; nobody can find them any more."""
+        pop, key_of, cached = self.free.hashed.popitem, self.key_of, self.cached
+        taken = [pop(last=False)[0] for _ in range(count)]
+        for block in taken:
+            key = key_of[block]
+            key_of[block] = None
+            found = cached.pop(key)
+            if type(found) is list:
+                found.remove(block)
+                if found:
+                    cached[key] = found
         return taken
 
     def register(self, block: int, key: Key) -> None:
         """Make a full block findable under `key`; it has one holder."""
         self.references[block] = 1
-        self._remember(block, key)
+        self.key_of[block] = key
+        found = self.cached.setdefault(key, block)
+        if found is not block:  # an equal block is there already
+            if type(found) is list:
+                found.append(block)
+            elif found != block:
+                self.cached[key] = [found, block]  # type: ignore[list-item]
+
+    def register_all(self, blocks: Sequence[int], keys: Sequence[Key]) -> None:
+        """`register` for blocks that have no key yet; those that have one are left alone."""
+        references, key_of, cached = self.references, self.key_of, self.cached
+        for block, key in zip(blocks, keys, strict=True):
+            if key_of[block] is None:
+                if key in cached:
+                    self.register(block, key)
+                else:
+                    references[block] = 1
+                    key_of[block] = key
+                    cached[key] = block
 
     def release(self, blocks: Sequence[int]) -> None:
         """Give up one hold on each block, tail to head.
@@ -127,20 +154,3 @@ class BlockPool:
     def release_unhashed(self, blocks: Sequence[int]) -> None:
         """`release` for blocks none of which has a key."""
         self.free.unhashed.extend(blocks)
-
-    def _remember(self, block: int, key: Key) -> None:
-        self.key_of[block] = key
-        found = self.cached.setdefault(key, block)
-        if found is not block:
-            if type(found) is list:
-                found.append(block)
-            elif found != block:
-                self.cached[key] = [found, block]  # type: ignore[list-item]
-
-    def _forget(self, block: int, key: Key | None) -> None:
-        self.key_of[block] = None
-        found = self.cached[key]
-        if type(found) is list and len(found) > 1:
-            found.remove(block)
-        else:
-            del self.cached[key]

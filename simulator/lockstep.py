@@ -66,6 +66,7 @@ class LockstepScheduler(Scheduler):
         """Drop a request and free its blocks; output still in flight will be ignored."""
         if request.status is Status.RUNNING:
             self._settle(request)
+        self._blocked = False  # whoever stood behind it may fit
         super().abort(request)
 
     # -- one pass ------------------------------------------------------------------------------

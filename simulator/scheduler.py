@@ -267,13 +267,12 @@ class Scheduler:
 
     def _register_outputs(self, request: Request, output_keys: int) -> None:
         """Register full blocks that end in the output, which only now others can look up."""
-        pool, blocks, keys = self.pool, request.blocks, request.keys
+        keys = request.keys
         if len(keys) < request.registered:
             more = range(output_keys | len(keys), output_keys | request.registered)
             request.keys = keys = [*keys, *more]
-        for index in range(request.prompt_blocks, request.registered):
-            if pool.key_of[blocks[index]] is None:  # else a hit: registered before
-                pool.register(blocks[index], keys[index])
+        outputs = slice(request.prompt_blocks, request.registered)
+        self.pool.register_all(request.blocks[outputs], keys[outputs])
 
     # -- after the pass, after the step --------------------------------------------------------
 

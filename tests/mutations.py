@@ -103,7 +103,7 @@ MUTATIONS = (
     ),
     scheduler("watermark always applied", ("            if self.running:", "            if True:")),
     scheduler("long-prefill cap also for a lone request", ("requests <= 1", "requests < 1")),
-    kv_cache("lookup returns the newest duplicate", ("else found[0]", "else found[-1]")),
+    kv_cache("lookup returns the newest duplicate", ("else block[0]", "else block[-1]")),
     scheduler(
         "asynchronous: no max_tokens look-ahead skip",
         ("if request.hold and request.computed + 2", "if False and request.computed + 2"),

@@ -422,6 +422,19 @@ def test_someone_waiting_who_may_be_admitted_makes_no_stretch() -> None:
     assert scheduler.quiet_steps() == 0
 
 
+def test_who_stood_behind_an_aborted_request_may_be_admitted() -> None:
+    scheduler = LockstepScheduler(settings(num_blocks=9))
+    running, head, behind = ask("a", 8, 9), ask("b", 28, 2), ask("c", 4, 2)
+    for request in (running, head, behind):
+        scheduler.add(request)
+    scheduler.update(scheduler.schedule())
+    scheduler.update(scheduler.schedule())
+    assert ids(scheduler.waiting) == ["b", "c"]  # 7 blocks for b, 5 are left
+    assert scheduler.quiet_steps() > 0
+    scheduler.abort(head)
+    assert scheduler.quiet_steps() == 0
+
+
 # -- which configurations ----------------------------------------------------------------------
 
 
