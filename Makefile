@@ -43,6 +43,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -c 'import matplotlib.font_manager'  # builds its font list, once
 	@touch $@
 
 # vLLM goes in without dependencies: requirements.txt has those that text models need, and no CUDA.

@@ -93,9 +93,10 @@ def _parallel(
     scenarios: Sequence[Scenario], trace: Trace | None, workers: int, progress: Progress
 ) -> list[Result]:
     with ProcessPoolExecutor(workers) as pool:
+        # Strategies tend to be given from simple to complex: the long ones had better start first.
         futures: list[Future[Result]] = [
-            pool.submit(simulate, scenario, trace=trace) for scenario in scenarios
-        ]
+            pool.submit(simulate, scenario, trace=trace) for scenario in reversed(scenarios)
+        ][::-1]
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 future.result()

@@ -367,8 +367,10 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_table(table: Table, path: Path) -> None:
-    frame = table.to_pandas()
-    if path.suffix == ".csv":
-        frame.to_csv(path, index=False, lineterminator="\n")
-    else:
-        frame.to_parquet(path, index=False)
+    if path.suffix == ".parquet":
+        table.to_pandas().to_parquet(path, index=False)
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(table.columns)
+        writer.writerows(zip(*table.columns.values(), strict=True))

@@ -18,8 +18,8 @@ DEFAULT_STRATEGIES = (
     "majority_vote:n=16,early_stop=true",
     "first_finish:n=4",
     "first_finish:n=16",
-    "best_of_n:n=16,verifier=oracle",
-    "best_of_n:n=16",
+    "best_of_n:n=4,verifier=oracle",
+    "best_of_n:n=4",
     "self_refine:rounds=1",
     "dvts:n=4,problems_in_flight=none",
 )
