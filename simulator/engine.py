@@ -6,68 +6,24 @@ instant is fixed: first whatever strategies and arrivals do, then steps that end
 boundary, where the engine looks at its input. So no result depends on how a stretch was cut.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable
 
 from ttcsim.errors import StuckError
 from ttcsim.simulator.agenda import BOUNDARY, STEP_ENDS, Agenda
 from ttcsim.simulator.device import Device
+from ttcsim.simulator.flight import Flight, Stretch
 from ttcsim.simulator.ledger import EnergyLedger
 from ttcsim.simulator.lockstep import LockstepScheduler
 from ttcsim.simulator.request import Batch, Request, Status
 from ttcsim.simulator.scheduler import Scheduler
 from ttcsim.simulator.series import EngineSeries
-from ttcsim.simulator.step_cost import Prefill, StepCost, StepRow
+from ttcsim.simulator.step_cost import Prefill, StepCost
 
 FRUITLESS_STEPS = 100_000
 """Steps in a row without a token after which an engine counts as stuck."""
 
 Listener = Callable[[Request], None]
-
-
-class _Flight:
-    """A batch that runs or is about to, with its cost."""
-
-    __slots__ = ("batch", "decode_duration", "duration", "row")
-
-    def __init__(self, batch: Batch, row: StepRow | None, decode_duration: int) -> None:
-        self.batch = batch
-        self.row = row
-        self.decode_duration = decode_duration
-        self.duration = row.duration_at(batch.context_tokens) if row else 0
-
-
-class _Stretch:
-    """Quiet steps under way: the m-th ends at `origin` + the duration of `m - queued` steps."""
-
-    __slots__ = ("context", "decoders", "origin", "queued", "row", "steps")
-
-    def __init__(
-        self, origin: int, queued: int, steps: int, context: int, decoders: int, row: StepRow
-    ) -> None:
-        self.origin, self.queued, self.steps = origin, queued, steps
-        self.context, self.decoders, self.row = context, decoders, row
-
-    def end(self, steps: int) -> int:
-        """When the loop comes round after `steps` steps. [as]"""
-        run = steps - self.queued
-        return self.origin + self.row.durations(run, self.context, self.decoders)
-
-    def steps_until(self, tick: int) -> int:
-        """Fewest steps, at least one, after which it is `tick` or later."""
-        needed, slope = tick - self.origin, self.row.duration_per_context * self.decoders
-        first = self.row.duration_at(self.context)
-        # slope/2·m² + (first - slope/2)·m >= needed, solved in floats and set right in integers.
-        linear = first - slope / 2
-        root = math.sqrt(linear * linear + 2.0 * slope * max(needed, 0))
-        steps = self.queued + (int(2 * needed / (linear + root)) if needed > 0 else 0)
-        steps = min(max(steps, 1), self.steps)
-        while steps > 1 and self.end(steps - 1) >= tick:
-            steps -= 1
-        while steps < self.steps and self.end(steps) < tick:
-            steps += 1
-        return steps
 
 
 class Engine:
@@ -111,9 +67,9 @@ class Engine:
         self._on_first_token, self._on_end = on_first_token, on_end
         self._inbox: list[Request] = []
         self._aborts: list[Request] = []
-        self._flights: deque[_Flight] = deque()
+        self._flights: deque[Flight] = deque()
         self._ends_at: int | None = None  # when the oldest flight ends, if it has started
-        self._stretch: _Stretch | None = None
+        self._stretch: Stretch | None = None
         self._boundary_due = False
         self._ends_number = 0
         self._fruitless = 0
@@ -214,7 +170,7 @@ class Engine:
             self._left(request)
         self._guard(batch)
         if not _nonempty(batch):
-            self._flights.append(_Flight(batch, None, 0))
+            self._flights.append(Flight(batch, None, 0))
             return batch
         prefills = tuple(
             Prefill(tokens, request.computed - tokens, batch.samples[request] is not None)
@@ -227,7 +183,7 @@ class Engine:
             decode_duration = self.cost.decode_duration(
                 batch.decoders, spread, batch.context_tokens
             )
-        self._flights.append(_Flight(batch, row, decode_duration))
+        self._flights.append(Flight(batch, row, decode_duration))
         return batch
 
     def _guard(self, batch: Batch) -> None:
@@ -258,7 +214,7 @@ class Engine:
         self._start_oldest()
         self._boundary_soon()
 
-    def _book(self, flight: _Flight) -> None:
+    def _book(self, flight: Flight) -> None:
         if flight.row is None:
             self.ledger.skip()
         else:
@@ -314,7 +270,7 @@ class Engine:
         origin = self._now if self._ends_at is None else self._ends_at
         if not queued:
             self.device.acquire(self, self._run_oldest)
-        self._stretch = stretch = _Stretch(origin, queued, steps, context, decoders, row)
+        self._stretch = stretch = Stretch(origin, queued, steps, context, decoders, row)
         self._end_at(stretch.end(steps), self._stretch_ends)
         return True
 
@@ -359,10 +315,10 @@ class Engine:
         self._step_ends()
 
     @staticmethod
-    def _flight_of(stretch: _Stretch, context: int, batch: Batch | None = None) -> _Flight:
+    def _flight_of(stretch: Stretch, context: int, batch: Batch | None = None) -> Flight:
         if batch is None:
             batch = Batch(decoders=stretch.decoders, context_tokens=context)
-        return _Flight(batch, stretch.row, stretch.row.duration_at(context))
+        return Flight(batch, stretch.row, stretch.row.duration_at(context))
 
 
 def _nonempty(batch: Batch) -> bool:

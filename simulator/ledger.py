@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from ttcsim.simulator.request import Batch, Request
-from ttcsim.simulator.step_cost import StepRow
+from ttcsim.simulator.step_row import StepRow
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 from ttcsim.simulator.request import Request
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller
-from ttcsim.simulator.step_cost import TICKS_PER_S
+from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.caller import Call
 from ttcsim.workloads.strategy import Outcome
 

@@ -16,7 +16,7 @@ from ttcsim.simulator.recorder import QuestionRecord, Recorder
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scenario import Scenario
 from ttcsim.simulator.simulated_caller import SimulatedCaller, Wait
-from ttcsim.simulator.step_cost import TICKS_PER_S
+from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.simulator.summary import RunFacts, engine_table, summarise
 from ttcsim.workloads.arrivals import AllAtOnce, Arrivals, ClosedLoop, TraceTimes
 from ttcsim.workloads.asked import Asked

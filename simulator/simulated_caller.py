@@ -10,7 +10,7 @@ from ttcsim.simulator.cluster import Cluster
 from ttcsim.simulator.engine import Engine
 from ttcsim.simulator.request import Request, Status
 from ttcsim.simulator.scenario import FrontEnd
-from ttcsim.simulator.step_cost import TICKS_PER_S
+from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call
 from ttcsim.workloads.context import Context

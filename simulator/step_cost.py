@@ -16,14 +16,9 @@ from functools import cached_property
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
+from ttcsim.simulator.power import power_lines
+from ttcsim.simulator.step_row import TICKS_PER_S, StepRow
 
-TICKS_PER_S = 10**18
-"""Resolution of time (attoseconds) and energy (attojoules); a step has about 1e16 ticks."""
-
-LIMIT_EXPONENT = 8
-"""How sharply power bends towards the board's limit: P/(1+(P/limit)^8)^(1/8)."""
-
-_TANGENT_POINTS = (0.0, 0.8, 1.0, 1.3)
 _CUDA_GRAPH_MAX_TOKENS = 512
 
 
@@ -34,47 +29,6 @@ class Prefill:
     tokens: int
     prior: int
     samples: bool
-
-
-@dataclass(slots=True)
-class StepRow:
-    """Duration and energy of a step as functions of the decoders' summed context C.
-
-    duration(C) = fixed + per_context·C; energy(C) = min over pieces of (fixed + per_context·C),
-    because tangents of the concave power limit bound it from above. Integers: [as] and [aJ].
-    """
-
-    duration: int
-    duration_per_context: int
-    energy: list[tuple[int, int]]
-
-    def duration_at(self, context: int) -> int:
-        """Duration of the step with this summed context. [as]"""
-        return self.duration + self.duration_per_context * context
-
-    def energy_piece(self, context: int) -> tuple[int, int]:
-        """The (fixed, per context token) energy that applies at this summed context. [aJ]"""
-        if len(self.energy) == 1:
-            return self.energy[0]
-        return min(self.energy, key=lambda piece: piece[0] + piece[1] * context)
-
-    def durations(self, steps: int, context: int, decoders: int) -> int:
-        """Summed duration of `steps` steps, the first at `context`, growing by `decoders`. [as]"""
-        contexts = steps * context + decoders * (steps * (steps - 1) // 2)
-        return steps * self.duration + self.duration_per_context * contexts
-
-    def energies(self, steps: int, context: int, decoders: int) -> list[tuple[int, int, int]]:
-        """Pieces (steps, fixed, per context) that cover a stretch of steps, in order. [aJ]
-
-        Each piece of a minimum of lines applies on an interval, so equal ends mean no change.
-        """
-        first = self.energy_piece(context)
-        if first == self.energy_piece(context + decoders * (steps - 1)):
-            return [(steps, *first)]
-        half = steps // 2
-        return self.energies(half, context, decoders) + self.energies(
-            steps - half, context + decoders * half, decoders
-        )
 
 
 class StepCost:
@@ -98,6 +52,7 @@ class StepCost:
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
         self._peaks: dict[str, float] = {}
+        self._lines = power_lines(calibration.power, float(profile.power.max_w), tensor_parallel)
         self._gemms = model.gemms(tensor_parallel)
         self._head = model.lm_head(tensor_parallel)
         self._experts = model.experts(tensor_parallel)
@@ -310,6 +265,15 @@ class StepCost:
         return sizes.head_dim + sizes.value_dim
 
     @cached_property
+    def _slopes(self) -> list[tuple[float, int]]:
+        """(W, energy per context token [aJ]) of each power line."""
+        context_flops = self._context_token[1] * TICKS_PER_S
+        return [
+            (line.watts, round(line.watts * self._context_ticks + line.j_per_flop * context_flops))
+            for line in self._lines
+        ]
+
+    @cached_property
     def _context_ticks(self) -> int:
         return round(self._context_token[0] * TICKS_PER_S)
 
@@ -356,44 +320,6 @@ class StepCost:
             seconds += max(compute_s, prefill.prior * kv_s)
             flops += head_flops * pairs
         return self.model.layers * (curve.latency_s + seconds), self.model.layers * flops
-
-    # -- energy ----------------------------------------------------------------------------------
-
-    @cached_property
-    def _lines(self) -> "tuple[_PowerLine, ...]":
-        """Tangents of the power limit; their minimum is within 1.5 % of the curve."""
-        power, limit = self.calibration.power, float(self.profile.power.max_w)
-        lines = []
-        for point in _TANGENT_POINTS:
-            bend = 1 + point**LIMIT_EXPONENT
-            slope = bend ** (-1 - 1 / LIMIT_EXPONENT)
-            lines.append((limit * point * (bend ** (-1 / LIMIT_EXPONENT) - slope), slope))
-        lines.append((limit, 0.0))
-        if power.j_per_flop == 0:
-            lines = [(0.0, 1.0)]  # a constant draw, at or below the limit as it stands
-        return tuple(self._line(offset_w, slope) for offset_w, slope in lines)
-
-    @cached_property
-    def _slopes(self) -> list[tuple[float, int]]:
-        return [(line.watts, line.per_context) for line in self._lines]
-
-    def _line(self, offset_w: float, slope: float) -> "_PowerLine":
-        power = self.calibration.power
-        watts = (offset_w + slope * (power.idle_w + power.active_w)) * self.tp
-        j_per_flop = slope * power.j_per_flop * self.tp
-        context_j = j_per_flop * self._context_token[1] * TICKS_PER_S
-        per_context = round(watts * self._context_ticks + context_j)
-        return _PowerLine(watts, slope * power.active_w * self.tp, j_per_flop, per_context)
-
-
-@dataclass(frozen=True, slots=True)
-class _PowerLine:
-    """Energy = watts·duration + j_per_flop·FLOPs - saved_w·all-reduce time, for all devices."""
-
-    watts: float
-    saved_w: float
-    j_per_flop: float
-    per_context: int
 
 
 @dataclass(frozen=True, slots=True)

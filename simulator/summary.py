@@ -10,7 +10,7 @@ from ttcsim.simulator.cluster import Cluster, Plan
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.scenario import Scenario
-from ttcsim.simulator.step_cost import TICKS_PER_S
+from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.trace import Trace
 
 ENGINE_VERSION = "vllm 0.32.0"

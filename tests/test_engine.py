@@ -19,7 +19,8 @@ from ttcsim.simulator.request import Request, Status
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scheduler import Scheduler, SchedulerConfig
 from ttcsim.simulator.simulate import simulate
-from ttcsim.simulator.step_cost import TICKS_PER_S, Prefill, StepCost, StepRow
+from ttcsim.simulator.step_cost import Prefill, StepCost
+from ttcsim.simulator.step_row import TICKS_PER_S, StepRow
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Caller
 from ttcsim.workloads.strategy import Program

@@ -17,7 +17,8 @@ from support import LLAMA, SMALL, cost, question, rows, run, scenario, trace
 from ttcsim.hwprofiles.catalogue import load_profile
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.simulate import simulate
-from ttcsim.simulator.step_cost import TICKS_PER_S, Prefill
+from ttcsim.simulator.step_cost import Prefill
+from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.trace import PrefixSegment, Question, Sample, Trace, load_trace
 
 STRATEGIES = [

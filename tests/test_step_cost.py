@@ -13,7 +13,8 @@ from ttcsim.hwprofiles.catalogue import load_calibration, load_profile
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.hwprofiles.quantity import Quantity
 from ttcsim.simulator.model_catalogue import load_model
-from ttcsim.simulator.step_cost import TICKS_PER_S, Prefill, StepCost, StepRow
+from ttcsim.simulator.step_cost import Prefill, StepCost
+from ttcsim.simulator.step_row import TICKS_PER_S, StepRow
 
 DENSE, MOE = "Llama-3.1-8B", "Qwen3-30B-A3B"
 COSTS = {(model, tp): cost(model, tp=tp) for model in (DENSE, MOE) for tp in (1, 2)}
