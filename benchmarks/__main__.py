@@ -21,6 +21,7 @@ HISTORY = Path(__file__).parent / "history.jsonl"
 
 
 def main() -> int:
+    """Run the jobs that are named and print a line each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=", ".join(JOBS))
     names = parser.parse_args().jobs or ["common", "bon16", "ttc50"]

@@ -152,6 +152,7 @@ class _Totals:
     energy: int = 0
 
     def add(self, request: Request, call: Call, used: bool) -> None:
+        """Count a call that has ended."""
         outputs = _outputs(call, request)
         self.calls += 1
         self.output += outputs

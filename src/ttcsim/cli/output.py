@@ -1,20 +1,15 @@
-"""Results on stdout and in folders. Files appear whole or not at all."""
+"""Results on stdout: tables for people, JSON and CSV for programs."""
 
 import csv
-import errno
 import io
 import json
-import os
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ttcsim.analysis.compare import Comparison
-from ttcsim.errors import InputError, unknown_name
-from ttcsim.simulator.results import Result, Table
+from ttcsim.errors import unknown_name
+from ttcsim.simulator.results import Result
 
 FORMATS = ("table", "json", "csv")
 TABLE_FORMATS = ("csv", "parquet")
@@ -26,55 +21,6 @@ def check_format(format: str, tables: str) -> None:
         raise unknown_name("--format", format, FORMATS)
     if tables not in TABLE_FORMATS:
         raise unknown_name("--tables", tables, TABLE_FORMATS)
-
-
-@contextmanager
-def claimed(folder: Path | None) -> Iterator[Path | None]:
-    """Make sure that an output folder can be written, before a long run rather than after it.
-
-    Yields a staging folder inside; what is in it at the end moves up to the output folder. If
-    anything fails, all that was made is removed.
-
-    Raises:
-        InputError: If the folder cannot be written.
-    """
-    if folder is None:
-        yield None
-        return
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    staging = folder / ".ttcsim-staging"
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-        try:
-            yield staging
-            _move_up(staging, folder)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            for each in made:
-                with suppress(OSError):
-                    each.rmdir()
-            raise
-    except OSError as error:
-        place = error.filename or folder
-        raise InputError(f"--output {place}: cannot be written: {error.strerror}") from error
-
-
-def _move_up(staging: Path, folder: Path) -> None:
-    """Move files into place, one rename each; folders are merged."""
-    for path in staging.rglob("*"):
-        target = folder / path.relative_to(staging)
-        if target.exists() and target.is_dir() != path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    for path in sorted(staging.rglob("*")):
-        target = folder / path.relative_to(staging)
-        if path.is_dir():
-            target.mkdir(exist_ok=True)
-        else:
-            path.replace(target)
-    shutil.rmtree(staging)
-
-
-# -- stdout ----------------------------------------------------------------------------------------
 
 
 def show_result(result: Result, format: str) -> None:
@@ -152,19 +98,19 @@ def _width(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
 
 def _print_card(result: Result) -> None:
     s = result.summary
-    print(f"{s['strategy']}: {_scene(result)}\n")
+    print(f"{s['strategy']}: {scene(result)}\n")
     for name, value in _card(s):
         print(f"  {name:<26}{value}")
     print(f"\n{_notes(s)}")
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    print(f"{_scene(*comparison.results)}\n")
+    print(f"{scene(*comparison.results)}\n")
     show_rows([_row(summary) for summary in comparison.summaries], _COLUMN_ORDER)
     print(_notes(*comparison.summaries))
 
 
-def _scene(*results: Result) -> str:
+def scene(*results: Result) -> str:
     """One line on what was served where, and what was asked."""
     scenario, s = results[-1].scenario, results[-1].summary
     deployments = {k: v for result in results for k, v in result.summary["deployments"].items()}
@@ -322,55 +268,3 @@ def _levels(levels: Mapping[str, str]) -> str:
     if len(kinds) == 1:
         return kinds.pop()
     return ", ".join(f"{name} {level}" for name, level in levels.items())
-
-
-# -- folders ---------------------------------------------------------------------------------------
-
-
-def write_result(result: Result, folder: Path, tables: str) -> None:
-    """Write result.json, the three tables and the timeline."""
-    from ttcsim.analysis.plots import save_figure, timeline_figure
-
-    _write_tables(result, folder, tables)
-    title = f"{result.summary['strategy']}: {_scene(result)}"
-    save_figure(timeline_figure(result.engines, title), folder / "timeline.png")
-
-
-def _write_tables(result: Result, folder: Path, tables: str) -> None:
-    _write_text(folder / "result.json", to_json(result.to_dict()) + "\n")
-    for name in ("questions", "calls", "engines"):
-        _write_table(getattr(result, name), folder / f"{name}.{tables}")
-
-
-def write_comparison(comparison: Comparison, folder: Path, tables: str) -> None:
-    """Write comparison.json and .csv, a subfolder a strategy, and the trade-off plots."""
-    from ttcsim.analysis.plots import makespan_figure, save_figure, tradeoff_figure
-
-    _write_text(folder / "comparison.json", to_json(comparison.to_dict()) + "\n")
-    _write_text(folder / "comparison.csv", to_csv(comparison.summaries))
-    for result in comparison.results:
-        inner = folder / _file_name(result.summary["strategy"])
-        inner.mkdir()
-        _write_tables(result, inner, tables)
-    title = _scene(*comparison.results)
-    save_figure(tradeoff_figure(comparison.summaries, title), folder / "tradeoff.png")
-    spans = {r.summary["strategy"]: r.questions for r in comparison.results}
-    save_figure(makespan_figure(spans, title), folder / "makespan.png")
-
-
-def _file_name(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "_=.-" else "_" for c in label).strip("_")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_table(table: Table, path: Path) -> None:
-    if path.suffix == ".parquet":
-        table.to_pandas().to_parquet(path, index=False)
-        return
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.columns)
-        writer.writerows(zip(*table.columns.values(), strict=True))

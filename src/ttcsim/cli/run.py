@@ -59,16 +59,17 @@ def simulate(
     quiet: o.QUIET = False,
 ) -> None:
     """Run one strategy on questions and say what a question costs."""
+    from ttcsim.cli import folders
     from ttcsim.cli import output as out
     from ttcsim.simulator.simulate import simulate as run
 
     out.check_format(format, tables)
     built = _scenario(scenario, locals(), strategy)
-    with out.claimed(output) as folder:
+    with folders.claimed(output) as folder:
         with progress_bar("questions", quiet) as progress:
             result = run(built, progress=progress)
         if folder is not None:
-            out.write_result(result, folder, tables)
+            folders.write_result(result, folder, tables)
     out.show_result(result, format)
 
 
@@ -108,16 +109,17 @@ def compare(
 ) -> None:
     """Run several strategies on the same questions, side by side."""
     from ttcsim.analysis.compare import compare as run
+    from ttcsim.cli import folders
     from ttcsim.cli import output as out
 
     out.check_format(format, tables)
     strategies = strategy or list(DEFAULT_STRATEGIES)
     built = _scenario(scenario, locals(), "single")
-    with out.claimed(output) as folder:
+    with folders.claimed(output) as folder:
         with progress_bar("strategies", quiet) as progress:
             comparison = run(built, strategies, jobs=None, progress=progress)
         if folder is not None:
-            out.write_comparison(comparison, folder, tables)
+            folders.write_comparison(comparison, folder, tables)
     out.show_comparison(comparison, format)
 
 
