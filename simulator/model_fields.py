@@ -7,6 +7,9 @@ from typing import Any
 
 from ttcsim.errors import InputError, read_text
 
+MOST = 10_000_000
+"""No size in a config is larger: vocabularies have 1e5 to 1e6 entries, contexts up to 1e7."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fields:
@@ -23,6 +26,8 @@ class Fields:
         found = self._value(field, default)
         if not isinstance(found, int) or isinstance(found, bool) or found < least:
             raise self.wrong(field, f"an integer of at least {least}")
+        if found > MOST:
+            raise self.wrong(field, f"an integer of at most {MOST:,}")
         return found
 
     def flag(self, field: str, default: bool) -> bool:
