@@ -87,15 +87,6 @@ MUTATIONS = (
     scheduler(
         "admit waiting requests in a step that preempted",
         ("if not batch.preempted:", "if True:"),
-        (
-            "                    return budget\n            batch.sch",
-            "                    break\n            else:\n                batch.sch",
-        ),
-        (
-            "budget -= tokens\n            position",
-            "if request in batch.scheduled:\n"
-            "                budget -= tokens\n            position",
-        ),
     ),
     scheduler(
         "preempted request to the tail of the queue",
