@@ -5,41 +5,100 @@ ends of steps, then loop boundaries, each by engine. `past()` says how far an in
 that an engine in the middle of a stretch can tell what would already have happened to it.
 """
 
+import heapq
 from collections.abc import Callable
+from typing import Any
 
 import simpy
-from simpy.events import Event
 
+NORMAL = 1
+"""Priority of what strategies and arrivals do: SimPy's own."""
 STEP_ENDS = 10
 """Priority of ends of steps."""
 BOUNDARY = 1_000_000
 """Priority of loop boundaries."""
 
 
+class Due:
+    """A function to be called at its time; has what SimPy asks of an event."""
+
+    __slots__ = ("_ok", "callbacks", "cancelled", "priority", "then")
+
+    def __init__(
+        self, priority: int, then: Callable[[], None], callbacks: tuple[Callable[[Any], None], ...]
+    ) -> None:
+        self.priority = priority
+        self.then = then
+        self.cancelled = False
+        self.callbacks: Any = callbacks
+        self._ok = True
+
+
 class Agenda:
     """Calls functions at ticks [as], in the order above."""
 
     def __init__(self, env: simpy.Environment) -> None:
-        self._env = env
-        self._phase = (-1, 0)
+        self._env: Any = env
+        queue: Any = self._env._queue
+        self._queue: list[tuple[int, int, int, object]] = queue
+        self._numbers: Any = self._env._eid
+        self._callbacks = (self._happen,)
+        self._tick = -1
+        self._priority = 0
 
     @property
     def now(self) -> int:
         """The current tick. [as]"""
-        return self._env.now  # type: ignore[return-value]
+        now: int = self._env._now
+        return now
 
-    def call(self, delay: int, priority: int, then: Callable[[], None]) -> None:
-        """Call `then` after `delay` ticks, at its place within that instant."""
+    def call(self, tick: int, priority: int, then: Callable[[], None]) -> Due:
+        """Call `then` at `tick`, at its place within that instant, unless it is cancelled."""
+        due = Due(priority, then, self._callbacks)
+        heapq.heappush(self._queue, (tick, priority, next(self._numbers), due))
+        return due
 
-        def happen(_: Event) -> None:
-            self._phase = (self.now, priority)
-            then()
+    def soon(self, then: Callable[[], None]) -> None:
+        """Call `then` at this tick, after whatever strategies and arrivals have to do already."""
+        self.call(self.now, NORMAL, then)
 
-        event = Event(self._env)
-        event._ok, event._value = True, None
-        event.callbacks = [happen]
-        self._env.schedule(event, priority, delay)  # type: ignore[arg-type]
+    def run(self) -> None:
+        """Call everything, in order, until nothing is left."""
+        queue, env = self._queue, self._env
+        while queue:
+            due = queue[0][3]
+            if isinstance(due, Due):  # what env.step() would do, without the detour
+                env._now = heapq.heappop(queue)[0]
+                self._happen(due)
+            else:
+                env.step()
+
+    def _happen(self, due: Any) -> None:
+        event: Due = due
+        if not event.cancelled:
+            if event.priority != NORMAL:
+                self._tick, self._priority = self.now, event.priority
+            event.then()
+
+    def reach(self, tick: int, priority: int) -> bool:
+        """Move on to a place in time if nothing is to happen before; say whether it was so.
+
+        What is called at its time all the same saves its way through the event list.
+        """
+        queue = self._queue
+        while queue:
+            first = queue[0]
+            event = first[3]
+            if isinstance(event, Due) and event.cancelled:
+                heapq.heappop(queue)
+            elif first[0] < tick or (first[0] == tick and first[1] <= priority):
+                return False
+            else:
+                break
+        self._env._now = tick
+        self._tick, self._priority = tick, priority
+        return True
 
     def past(self, priority: int) -> bool:
         """Whether this instant has got beyond calls of this priority."""
-        return self._phase > (self.now, priority)
+        return self._tick == self.now and self._priority > priority

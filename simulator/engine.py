@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ttcsim.errors import StuckError
-from ttcsim.simulator.agenda import BOUNDARY, STEP_ENDS, Agenda
+from ttcsim.simulator.agenda import BOUNDARY, STEP_ENDS, Agenda, Due
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.flight import Flight, Stretch
 from ttcsim.simulator.ledger import EnergyLedger
@@ -68,10 +68,12 @@ class Engine:
         self._inbox: list[Request] = []
         self._aborts: list[Request] = []
         self._flights: deque[Flight] = deque()
-        self._ends_at: int | None = None  # when the oldest flight ends, if it has started
+        self._ends_at: int | None = None  # when the stretch or the flight under way ends
         self._stretch: Stretch | None = None
+        self._end: Due | None = None  # the end of the flight or the stretch, on the agenda
         self._boundary_due = False
-        self._ends_number = 0
+        self._looping = False
+        self._queues = False  # waits for its turn on the device
         self._fruitless = 0
 
     # -- from outside --------------------------------------------------------------------------
@@ -108,21 +110,28 @@ class Engine:
 
     # -- events --------------------------------------------------------------------------------
 
-    def _end_at(self, tick: int, then: Callable[[], None]) -> None:
-        """Call `then` at `tick` as an end of a step, unless another end is set before."""
-        self._ends_number += 1
-        number = self._ends_number
-
-        def end() -> None:
-            if number == self._ends_number:
-                then()
-
-        self._agenda.call(tick - self._now, self._step_ends_at, end)
+    def _end_at(self, tick: int) -> None:
+        """Let the flight, or the stretch, end at `tick`, not when it was set to end before."""
+        if self._end is not None:
+            self._end.cancelled = True
+            self._end = None
+        self._ends_at = tick
+        if not self._looping:
+            self._end = self._agenda.call(tick, self._step_ends_at, self._ended)
 
     def _boundary_soon(self) -> None:
         if not self._boundary_due:
             self._boundary_due = True
-            self._agenda.call(0, self._boundary_at, self._boundary)
+            if not self._looping:
+                self._agenda.call(self._now, self._boundary_at, self._came_round)
+
+    def _came_round(self) -> None:
+        if self._boundary_due:  # if not, it has come early, see `catch_up`
+            self._loop(ended=False)
+
+    def _ended(self) -> None:
+        self._end = None
+        self._loop(ended=True)
 
     @property
     def _now(self) -> int:
@@ -130,10 +139,35 @@ class Engine:
 
     # -- the loop ------------------------------------------------------------------------------
 
+    def _loop(self, ended: bool) -> None:
+        """Come round the loop, again and again as long as nobody else has something to do."""
+        agenda = self._agenda
+        self._looping = True
+        while True:
+            if ended:
+                self._end_now()
+                if not agenda.reach(self._now, self._boundary_at):
+                    break
+            self._boundary()
+            if self._ends_at is None or self._end is not None:
+                break
+            if not agenda.reach(self._ends_at, self._step_ends_at):
+                break
+            ended = True
+        self._looping = False
+        if self._boundary_due:
+            agenda.call(self._now, self._boundary_at, self._came_round)
+        if self._ends_at is not None and self._end is None:
+            self._end = agenda.call(self._ends_at, self._step_ends_at, self._ended)
+
+    def _end_now(self) -> None:
+        if self._stretch is not None:
+            self._stretch_ends()
+        else:
+            self._step_ends()
+
     def _boundary(self) -> None:
         """Look at the input, then decide batches until the queue is full."""
-        if not self._boundary_due:
-            return  # has come early, see `catch_up`
         self._boundary_due = False
         scheduler = self.scheduler
         self._take_input()
@@ -196,12 +230,14 @@ class Engine:
 
     def _start_oldest(self) -> None:
         """Run the oldest batch as soon as the device is free."""
-        if self._flights and self._ends_at is None and self.device.acquire(self, self._run_oldest):
-            self._run_oldest()
+        if self._flights and self._ends_at is None and not self._queues:
+            self._queues = not self.device.acquire(self, self._run_oldest)
+            if not self._queues:
+                self._run_oldest()
 
     def _run_oldest(self) -> None:
-        self._ends_at = self._now + self._flights[0].duration
-        self._end_at(self._ends_at, self._step_ends)
+        self._queues = False
+        self._end_at(self._now + self._flights[0].duration)
 
     def _step_ends(self) -> None:
         """The oldest batch has run: deliver, start the next one, come round the loop."""
@@ -271,7 +307,7 @@ class Engine:
         if not queued:
             self.device.acquire(self, self._run_oldest)
         self._stretch = stretch = Stretch(origin, queued, steps, context, decoders, row)
-        self._end_at(stretch.end(steps), self._stretch_ends)
+        self._end_at(stretch.end(steps))
         return True
 
     def catch_up(self) -> None:
@@ -281,7 +317,9 @@ class Engine:
             steps = stretch.steps_until(self._now)
             if stretch.end(steps) == self._now:
                 stretch.steps = steps
-                self._ends_number += 1
+                if self._end is not None:
+                    self._end.cancelled = True
+                    self._end = None
                 self._stretch_ends()
                 if self._agenda.past(self._boundary_at):
                     self._boundary()
@@ -293,7 +331,7 @@ class Engine:
             steps = stretch.steps_until(self._now)
             if steps < stretch.steps:
                 stretch.steps = steps
-                self._end_at(stretch.end(steps), self._stretch_ends)
+                self._end_at(stretch.end(steps))
 
     def _stretch_ends(self) -> None:
         """Book all steps but the last `depth`, which then end or run on like any other."""

@@ -15,7 +15,7 @@ class Flight:
         self.batch = batch
         self.row = row
         self.decode_duration = decode_duration
-        self.duration = row.duration_at(batch.context_tokens) if row else 0
+        self.duration = row.duration_at(batch.context_tokens) if row is not None else 0
 
 
 class Stretch:

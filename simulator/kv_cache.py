@@ -14,25 +14,45 @@ from collections.abc import Hashable, Iterator, Sequence
 Key = Hashable
 
 
+class Kept:
+    """Free blocks that a preempted request will look up again, and nobody else can.
+
+    They are evicted from the tail, so what is left is always the head of the chain. Only its owner
+    knows how to find it: no key has to be registered, block by block, only to be looked up by the
+    one who could have remembered.
+    """
+
+    __slots__ = ("blocks",)
+
+    def __init__(self, blocks: list[int]) -> None:
+        self.blocks = blocks
+
+
 class FreeList:
     """Free blocks in vLLM's order: those without a hash, last freed first, then the hashed ones.
 
     Blocks without a hash only ever join the front and hashed ones only the back, and none changes
-    sides while it is free. So the list is a stack followed by a least-recently-used queue.
+    sides while it is free. So the list is a stack followed by a least-recently-used queue, in which
+    a `Kept` stands for all its blocks, tail first.
     """
 
-    __slots__ = ("hashed", "unhashed")
+    __slots__ = ("hashed", "hashed_blocks", "unhashed")
 
     def __init__(self, blocks: range) -> None:
         self.unhashed = list(reversed(blocks))  # the front of the list is the end of the stack
-        self.hashed: OrderedDict[int, None] = OrderedDict()
+        self.hashed: OrderedDict[int | Kept, None] = OrderedDict()
+        self.hashed_blocks = 0
 
     def __len__(self) -> int:
-        return len(self.unhashed) + len(self.hashed)
+        return len(self.unhashed) + self.hashed_blocks
 
     def __iter__(self) -> Iterator[int]:
         yield from reversed(self.unhashed)
-        yield from self.hashed
+        for entry in self.hashed:
+            if isinstance(entry, Kept):
+                yield from reversed(entry.blocks)
+            else:
+                yield entry
 
 
 class BlockPool:
@@ -60,31 +80,57 @@ class BlockPool:
         return self.num_blocks - 1
 
     @property
+    def free_blocks(self) -> int:
+        """Blocks that nobody holds."""
+        free = self.free
+        return len(free.unhashed) + free.hashed_blocks
+
+    @property
     def used_blocks(self) -> int:
         """Blocks held by at least one request."""
-        return self.num_blocks - 1 - len(self.free)
+        return self.num_blocks - 1 - self.free_blocks
 
     def lookup(self, keys: Sequence[Key], limit: int) -> list[int]:
         """Return the longest chain of cached blocks for the first `limit` keys."""
-        if limit <= 0 or not keys or keys[0] not in self.cached:
-            return []
-        found = list(map(self.cached.get, keys[:limit]))
-        if None in found:
-            del found[found.index(None) :]
-        return [block if type(block) is int else block[0] for block in found]  # type: ignore[index]
+        found: list[int] = []
+        cached = self.cached
+        for key in keys[:limit] if limit < len(keys) else keys:
+            block = cached.get(key)
+            if block is None:
+                break
+            found.append(block[0] if isinstance(block, list) else block)
+        return found
 
     def idle(self, blocks: Sequence[int]) -> int:
         """Count the cached blocks nobody holds: adopting one uses up a free block."""
-        references = self.references
-        return sum(1 for block in blocks if not references[block])
+        references, count = self.references, 0
+        for block in blocks:
+            if references[block] == 0:
+                count += 1
+        return count
 
     def adopt(self, blocks: Sequence[int]) -> None:
         """Add a holder to cached blocks; idle ones leave the free list."""
-        references, hashed = self.references, self.free.hashed
+        references, free = self.references, self.free
         for block in blocks:
-            if not references[block]:
-                del hashed[block]
-            references[block] += 1
+            holders = references[block]
+            if holders == 0:
+                del free.hashed[block]
+                free.hashed_blocks -= 1
+            references[block] = holders + 1
+
+    def keep(self, blocks: list[int]) -> Kept:
+        """Free full blocks for the one who holds them to come back to."""
+        kept = Kept(blocks)
+        self.free.hashed[kept] = None
+        self.free.hashed_blocks += len(blocks)
+        return kept
+
+    def restore(self, kept: Kept) -> list[int]:
+        """Give kept blocks back to their owner, as far as they are left."""
+        del self.free.hashed[kept]
+        self.free.hashed_blocks -= len(kept.blocks)
+        return kept.blocks
 
     def take(self, count: int) -> list[int]:
         """Hand out blocks from the front of the free list; only here does a block lose its key."""
@@ -94,45 +140,60 @@ class BlockPool:
         taken = unhashed[-count:][::-1] if count else []
         del unhashed[len(unhashed) - len(taken) :]
         if len(taken) < count:
-            taken += self._evict(count - len(taken))
+            self._evict(count - len(taken), taken)
         return taken
 
-    def _evict(self, count: int) -> list[int]:
+    def _evict(self, count: int, taken: list[int]) -> None:
         """Hand out the least recently used cached blocks; nobody can find them any more."""
-        pop, key_of, cached = self.free.hashed.popitem, self.key_of, self.cached
-        taken = [pop(last=False)[0] for _ in range(count)]
-        for block in taken:
-            key = key_of[block]
-            key_of[block] = None
-            found = cached.pop(key)
-            if type(found) is list:
-                found.remove(block)
-                if found:
-                    cached[key] = found
-        return taken
+        hashed = self.free.hashed
+        self.free.hashed_blocks -= count
+        while count:
+            entry, _ = hashed.popitem(last=False)
+            if isinstance(entry, Kept):
+                blocks = entry.blocks
+                left = len(blocks) - count
+                if left > 0:
+                    hashed[entry] = None
+                    hashed.move_to_end(entry, last=False)
+                    taken += blocks[: left - 1 : -1]
+                    del blocks[left:]
+                    return
+                taken += blocks[::-1]
+                count -= len(blocks)
+                blocks.clear()
+            else:
+                self._forget(entry)
+                taken.append(entry)
+                count -= 1
+
+    def _forget(self, block: int) -> None:
+        """Take a block's key away; an equal block may still be found under it."""
+        key = self.key_of[block]
+        self.key_of[block] = None
+        found = self.cached.pop(key)
+        if isinstance(found, list):
+            found.remove(block)
+            if found:
+                self.cached[key] = found
 
     def register(self, block: int, key: Key) -> None:
         """Make a full block findable under `key`; it has one holder."""
         self.references[block] = 1
         self.key_of[block] = key
-        found = self.cached.setdefault(key, block)
-        if found is not block:  # an equal block is there already
-            if type(found) is list:
-                found.append(block)
-            elif found != block:
-                self.cached[key] = [found, block]  # type: ignore[list-item]
+        found = self.cached.get(key)
+        if found is None:
+            self.cached[key] = block
+        elif isinstance(found, list):
+            found.append(block)
+        elif found != block:  # an equal block is there already
+            self.cached[key] = [found, block]
 
     def register_all(self, blocks: Sequence[int], keys: Sequence[Key]) -> None:
         """`register` for blocks that have no key yet; those that have one are left alone."""
-        references, key_of, cached = self.references, self.key_of, self.cached
-        for block, key in zip(blocks, keys, strict=True):
+        key_of = self.key_of
+        for index, block in enumerate(blocks):
             if key_of[block] is None:
-                if key in cached:
-                    self.register(block, key)
-                else:
-                    references[block] = 1
-                    key_of[block] = key
-                    cached[key] = block
+                self.register(block, keys[index])
 
     def release(self, blocks: Sequence[int]) -> None:
         """Give up one hold on each block, tail to head.
@@ -140,16 +201,19 @@ class BlockPool:
         Blocks that nobody holds any more go to the free list: those without a key to the front
         (the tail block ends up first), those with a key to the back (tail evicted before head).
         """
-        references, key_of, hashed = self.references, self.key_of, self.free.hashed
+        references, key_of, free = self.references, self.key_of, self.free
         unhashed = []
         for block in reversed(blocks):
             if key_of[block] is None:
                 unhashed.append(block)
             else:
-                references[block] -= 1
-                if not references[block]:
-                    hashed[block] = None
-        self.free.unhashed.extend(reversed(unhashed))
+                holders = references[block] - 1
+                references[block] = holders
+                if holders == 0:
+                    free.hashed[block] = None
+                    free.hashed_blocks += 1
+        unhashed.reverse()
+        free.unhashed.extend(unhashed)
 
     def release_unhashed(self, blocks: Sequence[int]) -> None:
         """`release` for blocks none of which has a key."""

@@ -39,6 +39,7 @@ class LockstepScheduler(Scheduler):
         if not decodes_in_lockstep(config):
             raise ValueError("this configuration cannot be scheduled in lock-step")
         super().__init__(config)
+        self._size = config.block_size
         self.steps = 0
         self.decoders = 0
         self.context_tokens = 0
@@ -94,18 +95,20 @@ class LockstepScheduler(Scheduler):
 
     def _decode_blocks(self, batch: Batch) -> None:
         """Give a block to each decoder that needs one, preempting from the end if there is none."""
-        free = self.pool.free
-        needy = self._buckets.get(self.steps % self.config.block_size, {})
-        if len(needy) <= len(free):
-            for request, block in zip(needy, self.pool.take(len(needy)), strict=True):
-                request.blocks.append(block)
-        else:
-            for request in list(needy):
-                while request.decoding and not free:
-                    self._preempt_last(batch)
-                if not request.decoding:
-                    break  # it was the last, so nobody behind it is left
-                request.blocks += self.pool.take(1)
+        pool = self.pool
+        needy = self._buckets.get(self.steps % self._size)
+        if needy:
+            if len(needy) <= pool.free_blocks:
+                blocks = pool.take(len(needy))
+                for place, request in enumerate(needy):
+                    request.blocks.append(blocks[place])
+            else:
+                for request in list(needy):
+                    while request.decoding and not pool.free_blocks:
+                        self._preempt_last(batch)
+                    if not request.decoding:
+                        break  # it was the last, so nobody behind it is left
+                    request.blocks += pool.take(1)
         if self._outputs_shared:
             self._register_decoded(self.steps)
 
@@ -125,6 +128,7 @@ class LockstepScheduler(Scheduler):
         place = victim.place
         pending = self._pending_samples(victim)
         self._settle(victim)
+        victim.hold = pending
         self._preempt(victim)
         if pending:
             self._unsettled.setdefault(self.steps, []).append((place, victim))
@@ -148,23 +152,18 @@ class LockstepScheduler(Scheduler):
     def _start_decoding(self, request: Request) -> None:
         request.decoding = True
         request.base = request.computed - self.steps
-        self._buckets.setdefault(-request.base % self.config.block_size, {})[request] = None
+        self._buckets.setdefault(-request.base % self._size, {})[request] = None
         self.decoders += 1
         self.context_tokens += request.computed
         last_context = request.prompt_tokens + self._output_limit(request) - 1
         heapq.heappush(self._finish, (last_context - request.base, request.place, request))
         heapq.heappush(self._longest, (-request.base, request.place, request))
 
-    def _output_limit(self, request: Request) -> int:
-        """Output tokens at which a request finishes, known beforehand."""
-        limit = min(request.max_tokens, self.config.max_model_len - request.prompt_tokens)
-        return limit if request.stop_at is None else min(limit, request.stop_at + 1)
-
     def _stop_decoding(self, request: Request) -> None:
         request.computed = request.base + self.steps
         request.decoding = False
         request.last_step = self.steps
-        key = -request.base % self.config.block_size
+        key = -request.base % self._size
         del self._buckets[key][request]
         if not self._buckets[key]:
             del self._buckets[key]
@@ -213,14 +212,14 @@ class LockstepScheduler(Scheduler):
             request.outputs = request.computed + 1 - pending - request.prompt_tokens
         # Asynchronously, a block whose last token is still in flight holds no hash yet.
         unseen = self.config.async_scheduling and pending and request.computed > request.resumed_at
-        full = (request.computed - bool(unseen)) // self.config.block_size
+        full = (request.computed - bool(unseen)) // self._size
         self._register(request, full)
         self._blocked = False
 
     def _register_decoded(self, step: int) -> None:
         """Register blocks that this step's decode tokens complete (or the last's, if in flight)."""
         late = int(self.config.async_scheduling)
-        size = self.config.block_size
+        size = self._size
         for request in self._buckets.get((step + 1 - late) % size, ()):
             self._register(request, (request.base + step + 1 - late) // size)
 
@@ -252,7 +251,7 @@ class LockstepScheduler(Scheduler):
         if request.status is Status.RUNNING:
             del self.running[request]
             request.outputs = request.computed + 1 - request.prompt_tokens
-            self._register(request, request.computed // self.config.block_size)
+            self._register(request, request.computed // self._size)
         elif request.status is Status.WAITING and request.outputs >= self._output_limit(request):
             self.waiting.remove(request)
         else:
@@ -280,7 +279,7 @@ class LockstepScheduler(Scheduler):
 
     def _steps_until_full(self, limit: int) -> int:
         """Decode steps that the free blocks allow, at most `limit`."""
-        size, free = self.config.block_size, len(self.pool.free)
+        size, free = self._size, self.pool.free_blocks
         if (limit // size + 1) * self.decoders <= free:  # a block each in every cycle
             return limit
         cycles, free = divmod(free, self.decoders)
@@ -292,7 +291,7 @@ class LockstepScheduler(Scheduler):
 
     def _needy(self, step: int) -> int:
         """Decoders that need a block in a step."""
-        return len(self._buckets.get(step % self.config.block_size, ()))
+        return len(self._buckets.get(step % self._size, ()))
 
     def advance(self, steps: int) -> Batch:
         """Take quiet steps and return the last batch.
@@ -311,14 +310,15 @@ class LockstepScheduler(Scheduler):
         return batch
 
     def _take_blocks(self, steps: int) -> None:
-        size, order = self.config.block_size, list[Request]()
+        size, order = self._size, list[Request]()
         buckets = sorted(((key - self.steps) % size, key) for key in self._buckets)
         for cycle in range(0, steps, size):
             for offset, key in buckets:
                 if cycle + offset < steps:
                     order.extend(self._buckets[key])
-        for request, block in zip(order, self.pool.take(len(order)), strict=True):
-            request.blocks.append(block)
+        blocks = self.pool.take(len(order))
+        for place, request in enumerate(order):
+            request.blocks.append(blocks[place])
         if self._outputs_shared:
             for step in range(self.steps, self.steps + steps):
                 self._register_decoded(step)

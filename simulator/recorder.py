@@ -1,49 +1,48 @@
-"""Collects what happens in a run, a row per call and per question, in plain lists."""
-
-import itertools
-from dataclasses import dataclass
-from typing import Any
+"""Collects what happens in a run, a row per call and per question, in plain columns."""
 
 from ttcsim.simulator.request import Request
 from ttcsim.simulator.results import Table
+from ttcsim.simulator.rows import Rows
 from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.caller import Call
-from ttcsim.workloads.strategy import Outcome
 
-CALL_COLUMNS = (
-    "question_id", "call", "kind", "deployment", "replica", "sample", "sample_model", "state",
-    "sent_s",
-    "first_token_s", "end_s", "prompt_tokens", "cached_tokens", "output_tokens",
-    "recomputed_tokens", "preemptions", "used", "energy_j",
-)  # fmt: skip
+CALL_COLUMNS = {
+    "question_id": "", "call": "q", "kind": "", "deployment": "", "replica": "q", "sample": "",
+    "sample_model": "", "state": "", "sent_s": "d", "first_token_s": "", "end_s": "d",
+    "prompt_tokens": "q", "cached_tokens": "q", "output_tokens": "q", "recomputed_tokens": "q",
+    "preemptions": "q", "used": "", "energy_j": "d",
+}  # fmt: skip
 
-QUESTION_COLUMNS = (
-    "question_id", "released_s", "started_s", "end_s", "makespan_s", "answer", "correct",
-    "expected_accuracy", "calls", "output_tokens", "useful_tokens", "cancelled_tokens",
-    "discarded_tokens", "recomputed_tokens", "prompt_tokens", "cached_tokens", "preemptions",
-    "energy_j",
-)  # fmt: skip
-
-
-def seconds(ticks: int) -> float:
-    """Ticks as seconds."""
-    return ticks / TICKS_PER_S
+QUESTION_COLUMNS = {
+    "question_id": "", "released_s": "d", "started_s": "d", "end_s": "d", "makespan_s": "d",
+    "answer": "", "correct": "", "expected_accuracy": "", "calls": "q", "output_tokens": "q",
+    "useful_tokens": "q", "cancelled_tokens": "q", "discarded_tokens": "q",
+    "recomputed_tokens": "q", "prompt_tokens": "q", "cached_tokens": "q", "preemptions": "q",
+    "energy_j": "d",
+}  # fmt: skip
 
 
-@dataclass(eq=False, slots=True)
 class QuestionRecord:
     """A question under way, in ticks."""
 
-    number: int
-    id: str
-    released: int
-    started: int = 0
-    end: int | None = None
-    outcome: Outcome | None = None
-    expected_accuracy: float | None = None
-    caller: SimulatedCaller | None = None
-    cancelled: bool = False
+    __slots__ = (
+        "answer", "caller", "cancelled", "correct", "end", "expected_accuracy", "id", "number",
+        "released", "started", "used",
+    )  # fmt: skip
+
+    def __init__(self, number: int, id: str, released: int) -> None:
+        self.number = number
+        self.id = id
+        self.released = released
+        self.started = 0
+        self.end: int | None = None
+        self.answer: str | None = None
+        self.correct: bool | None = None
+        self.used: tuple[Call, ...] = ()
+        self.expected_accuracy: float | None = None
+        self.caller: SimulatedCaller | None = None
+        self.cancelled = False
 
 
 class Recorder:
@@ -54,8 +53,8 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self.calls: dict[str, list[Any]] = {name: [] for name in CALL_COLUMNS}
-        self.questions: dict[str, list[Any]] = {name: [] for name in QUESTION_COLUMNS}
+        self._calls = Rows(CALL_COLUMNS)
+        self._questions = Rows(QUESTION_COLUMNS)
         self._open: dict[SimulatedCaller, QuestionRecord] = {}
         self._order: list[int] = []  # place of each written question in the trace
         self._calls_of: list[int] = []  # how many calls each of them has
@@ -72,103 +71,82 @@ class Recorder:
 
     def answered(self, question: QuestionRecord) -> None:
         """A question has its answer."""
-        assert question.caller is not None
-        if not question.cancelled and all(each.end is not None for each in question.caller.calls):
-            del self._open[question.caller]
-            self._add(question, question.caller.calls)
+        caller = question.caller
+        assert caller is not None
+        if question.cancelled:
+            return
+        for each in caller.calls:
+            if each.end is None:
+                return
+        del self._open[caller]
+        self._add(question, caller)
 
     def close(self) -> None:
         """The run is over: write what was kept back."""
-        for question in self._open.values():
-            assert question.caller is not None
-            self._add(question, question.caller.calls)
-        self._open.clear()
+        for caller, question in self._open.items():
+            self._add(question, caller)
+        self._open = {}
 
-    def _add(self, question: QuestionRecord, calls: list[CallRecord]) -> None:
-        assert question.outcome is not None
-        assert question.end is not None
-        used = set(question.outcome.used)
-        totals = _Totals()
-        written = len(self.calls["question_id"])
-        for record in calls:
-            if record.request is not None:
-                totals.add(record.request, record.call, record.call in used)
-                self._add_call(record, record.request, record.call in used)
-        makespan = question.end - question.released
-        outcome = question.outcome
-        row = (
-            question.id, seconds(question.released), seconds(question.started),
-            seconds(question.end), seconds(makespan),
-            None if outcome.answer is None else str(outcome.answer), outcome.correct,
-            question.expected_accuracy, totals.calls, totals.output, totals.useful,
-            totals.cancelled, totals.discarded, totals.recomputed, totals.prompt, totals.cached,
-            totals.preemptions, seconds(totals.energy),
-        )  # fmt: skip
-        for column, value in zip(self.questions.values(), row, strict=True):
-            column.append(value)
+    def _add(self, question: QuestionRecord, caller: SimulatedCaller) -> None:
+        used = set(question.used)
+        output = useful = cancelled = discarded = recomputed = 0
+        prompt = cached = preemptions = energy = calls = 0
+        for record in caller.calls:
+            request, call = record.request, record.call
+            if request is not None:
+                outputs = 0 if call.kind == "score" else request.outputs  # its token is thrown away
+                hits = request.cached_tokens
+                chosen = call in used
+                calls += 1
+                output += outputs
+                if call.state == "cancelled":
+                    cancelled += outputs
+                elif chosen:
+                    useful += outputs
+                else:
+                    discarded += outputs
+                recomputed += request.recomputed_tokens
+                prompt += request.prompt_tokens
+                cached += hits if hits is not None else 0
+                preemptions += request.preemptions
+                energy += request.energy
+                self._add_call(record, request, outputs, hits if hits is not None else 0, chosen)
+            record.close()
+        end = question.end
+        assert end is not None
+        self._questions.append((
+            question.id, question.released / TICKS_PER_S, question.started / TICKS_PER_S,
+            end / TICKS_PER_S, (end - question.released) / TICKS_PER_S, question.answer,
+            question.correct, question.expected_accuracy, calls, output, useful, cancelled,
+            discarded, recomputed, prompt, cached, preemptions, energy / TICKS_PER_S,
+        ))  # fmt: skip
         self._order.append(question.number)
-        self._calls_of.append(len(self.calls["question_id"]) - written)
+        self._calls_of.append(calls)
+        question.caller = None
+        caller.calls = []
 
-    def _add_call(self, record: CallRecord, request: Request, used: bool) -> None:
-        call, engine = record.call, record.engine
-        assert record.end is not None
-        first = record.first_token
-        row = (
+    def _add_call(
+        self, record: CallRecord, request: Request, outputs: int, cached: int, used: bool
+    ) -> None:
+        call, engine, first, end = record.call, record.engine, record.first_token, record.end
+        assert end is not None
+        self._calls.append((
             record.question, record.number, call.kind, call.on,
-            engine.replica if engine else 0, call.sample, record.sample_model, call.state,
-            seconds(record.sent),
-            None if first is None else seconds(first), seconds(record.end), request.prompt_tokens,
-            request.cached_tokens or 0, _outputs(call, request), request.recomputed_tokens,
-            request.preemptions, used, seconds(request.energy),
-        )  # fmt: skip
-        for column, value in zip(self.calls.values(), row, strict=True):
-            column.append(value)
+            engine.replica if engine is not None else 0, call.sample, record.sample_model,
+            call.state, record.sent / TICKS_PER_S, None if first is None else first / TICKS_PER_S,
+            end / TICKS_PER_S, request.prompt_tokens, cached, outputs, request.recomputed_tokens,
+            request.preemptions, used, request.energy / TICKS_PER_S,
+        ))  # fmt: skip
 
     def tables(self) -> tuple[Table, Table]:
         """(questions, calls), in the order of the trace."""
         order = sorted(range(len(self._order)), key=self._order.__getitem__)
         if order == list(range(len(order))):
-            return Table(self.questions), Table(self.calls)
-        starts = [0, *itertools.accumulate(self._calls_of)]
-        rows = [row for place in order for row in range(starts[place], starts[place + 1])]
-        return _reordered(self.questions, order), _reordered(self.calls, rows)
-
-
-def _reordered(columns: dict[str, list[Any]], order: list[int]) -> Table:
-    return Table({name: [values[row] for row in order] for name, values in columns.items()})
-
-
-@dataclass(slots=True)
-class _Totals:
-    calls: int = 0
-    output: int = 0
-    useful: int = 0
-    cancelled: int = 0
-    discarded: int = 0
-    recomputed: int = 0
-    prompt: int = 0
-    cached: int = 0
-    preemptions: int = 0
-    energy: int = 0
-
-    def add(self, request: Request, call: Call, used: bool) -> None:
-        """Count a call that has ended."""
-        outputs = _outputs(call, request)
-        self.calls += 1
-        self.output += outputs
-        if call.state == "cancelled":
-            self.cancelled += outputs
-        elif used:
-            self.useful += outputs
-        else:
-            self.discarded += outputs
-        self.recomputed += request.recomputed_tokens
-        self.prompt += request.prompt_tokens
-        self.cached += request.cached_tokens or 0
-        self.preemptions += request.preemptions
-        self.energy += request.energy
-
-
-def _outputs(call: Call, request: Request) -> int:
-    """Output tokens that came of a call; a score's one token is thrown away."""
-    return 0 if call.kind == "score" else request.outputs
+            return self._questions.table(), self._calls.table()
+        starts: list[int] = [0]
+        for count in self._calls_of:
+            starts.append(starts[-1] + count)
+        rows: list[int] = []
+        for place in order:
+            rows.extend(range(starts[place], starts[place + 1]))
+        return self._questions.table(order), self._calls.table(rows)

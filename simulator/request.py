@@ -1,11 +1,10 @@
 """One generate or score call inside an engine, in vLLM's words, and the batch of one step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from ttcsim.simulator.kv_cache import Key
+from ttcsim.simulator.kv_cache import Kept, Key
 
 
 class Status(Enum):
@@ -35,6 +34,7 @@ class Request:
         stale: Value of `inflight` at the last preemption, counted down as batches return.
         blocks: Physical blocks held, in order.
         registered: Number of those that hold a hash.
+        kept: Its output blocks as it left them when it was preempted, if it is waiting.
         next_eligible_step: With pipelining, no decode before this `schedule()` call.
         resumed_at: Tokens known at the last admission; up to there it is prefill, then decode.
         cached_tokens: Prefix-cache hits at the first admission, None before it.
@@ -46,10 +46,10 @@ class Request:
 
     __slots__ = (
         "arrival", "base", "blocks", "cached_tokens", "computed", "decoding", "energy",
-        "energy_mark", "hold", "id", "inflight", "keys", "last_step", "lost_tokens", "max_tokens",
-        "next_eligible_step", "output_keys", "outputs", "place", "preemptions", "priority",
-        "prompt_blocks", "prompt_tokens", "recomputed_tokens", "registered", "resumed_at", "stale",
-        "status", "stop_at", "tag",
+        "energy_mark", "hold", "id", "inflight", "kept", "keys", "last_step", "lost_tokens",
+        "max_tokens", "next_eligible_step", "output_keys", "outputs", "place", "preemptions",
+        "priority", "prompt_blocks", "prompt_tokens", "recomputed_tokens", "registered",
+        "resumed_at", "stale", "status", "stop_at", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class Request:
         self.stale = 0
         self.blocks: list[int] = []
         self.registered = 0
+        self.kept: Kept | None = None
         self.next_eligible_step = 0
         self.resumed_at = 0
         self.decoding = False
@@ -105,7 +106,6 @@ class Request:
         return f"<request {self.id}: {self.status.value}, {self.computed}/{self.known}>"
 
 
-@dataclass(slots=True)
 class Batch:
     """What one `schedule()` call decided.
 
@@ -125,14 +125,20 @@ class Batch:
         finishing: Decoders whose last token is sampled in this step (lock-step scheduler only).
     """
 
-    scheduled: dict[Request, int] = field(default_factory=dict)
-    prefills: dict[Request, int] = field(default_factory=dict)
-    samples: dict[Request, int | None] = field(default_factory=dict)
-    decoders: int = 0
-    context_tokens: int = 0
-    longest_context: int = 0
-    admitted: dict[Request, int] = field(default_factory=dict)
-    preempted: list[Request] = field(default_factory=list)
-    flushed: list[Request] = field(default_factory=list)
-    contexts: dict[Request, int] = field(default_factory=dict)
-    finishing: list[tuple[int, Request]] = field(default_factory=list)
+    __slots__ = (
+        "admitted", "context_tokens", "contexts", "decoders", "finishing", "flushed",
+        "longest_context", "preempted", "prefills", "samples", "scheduled",
+    )  # fmt: skip
+
+    def __init__(self, decoders: int = 0, context_tokens: int = 0) -> None:
+        self.scheduled: dict[Request, int] = {}
+        self.prefills: dict[Request, int] = {}
+        self.samples: dict[Request, int | None] = {}
+        self.decoders = decoders
+        self.context_tokens = context_tokens
+        self.longest_context = 0
+        self.admitted: dict[Request, int] = {}
+        self.preempted: list[Request] = []
+        self.flushed: list[Request] = []
+        self.contexts: dict[Request, int] = {}
+        self.finishing: list[tuple[int, Request]] = []

@@ -1,5 +1,6 @@
 """What a simulation returns: tables with one row per question, call and moment, and a summary."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length, in order."""
+    """Columns of equal length, in order: arrays of numbers, lists of anything else."""
 
-    columns: dict[str, list[Any]]
+    columns: Mapping[str, Sequence[Any]]
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), []))
+        return len(next(iter(self.columns.values()), ()))
 
     def rows(self) -> list[dict[str, Any]]:
         """The table as one dictionary a row."""

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from ttcsim.simulator.kv_cache import BlockPool
+from ttcsim.simulator.kv_cache import BlockPool, Kept
 from ttcsim.simulator.request import Batch, Request, Status
 
 
@@ -167,6 +167,8 @@ class Scheduler:
     def _preempt(self, request: Request) -> None:
         """Take all blocks from a running request; it will recompute what the cache has lost."""
         del self.running[request]
+        if self._comes_back_to_its_outputs(request):
+            self._keep_outputs(request)
         self._release(request)
         request.lost_tokens = request.computed
         request.computed = 0
@@ -199,19 +201,24 @@ class Scheduler:
         block_size = self.config.block_size
         # The last known token is always computed, so that there is something to sample from.
         hits = self.pool.lookup(request.keys, (request.known - 1) // block_size)
-        tokens = request.known - len(hits) * block_size
+        kept = request.kept
+        # Its prompt is behind the outputs in the free list, so it is there as long as they are.
+        assert kept is None or not kept.blocks or len(hits) == request.prompt_blocks
+        found = len(hits) + (0 if kept is None else len(kept.blocks))
+        tokens = request.known - found * block_size
         if cap is not None:
             tokens = min(tokens, cap)
         if tokens > budget and not self.config.enable_chunked_prefill:
             return 0
         tokens = min(tokens, budget)
-        if not self._allocate(request, tokens, hits, waiting=True):
+        if not self._allocate(request, tokens, hits, kept, waiting=True):
             return 0
         self.waiting.popleft()
         self.running[request] = None
         request.status = Status.RUNNING
         request.resumed_at = request.known
-        request.computed = len(hits) * block_size
+        request.computed = found * block_size
+        request.kept = None
         if request.cached_tokens is None:
             request.cached_tokens = request.computed
         request.recomputed_tokens += max(request.lost_tokens - request.computed, 0)
@@ -221,14 +228,25 @@ class Scheduler:
     # -- blocks --------------------------------------------------------------------------------
 
     def _allocate(
-        self, request: Request, tokens: int, hits: list[int] | None = None, waiting: bool = False
+        self,
+        request: Request,
+        tokens: int,
+        hits: list[int] | None = None,
+        kept: Kept | None = None,
+        waiting: bool = False,
     ) -> bool:
         """Give a request the blocks for `tokens` more tokens; without effect if they do not fit."""
-        config, pool, hits = self.config, self.pool, hits or []
-        base = request.computed + len(hits) * config.block_size
-        have = len(request.blocks) + len(hits)
+        config, pool = self.config, self.pool
+        found, free = 0, pool.free_blocks
+        if hits:
+            found = len(hits)
+            free -= pool.idle(hits)
+        if kept is not None:
+            found += len(kept.blocks)
+            free -= len(kept.blocks)
+        base = request.computed + found * config.block_size
+        have = len(request.blocks) + found
         needed = self._blocks_for(base + tokens) - have
-        free = len(pool.free) - pool.idle(hits)
         if waiting:
             if self.running:
                 free -= self._watermark_blocks
@@ -239,9 +257,11 @@ class Scheduler:
         if hits:
             pool.adopt(hits)
             request.blocks += hits
+        if kept is not None and kept.blocks:
+            request.blocks += pool.restore(kept)
         if needed > 0:
             request.blocks += pool.take(needed)
-        request.registered = max(request.registered, len(hits))
+        request.registered = max(request.registered, found)
         self._register(request, min(base + tokens, request.known) // config.block_size)
         return True
 
@@ -253,6 +273,29 @@ class Scheduler:
         for index in range(request.registered, min(full_blocks, request.prompt_blocks)):
             self.pool.register(request.blocks[index], request.keys[index])
         request.registered = max(request.registered, full_blocks)
+
+    def _comes_back_to_its_outputs(self, request: Request) -> bool:
+        """Whether a request to be preempted is sure to look up all its full blocks of output."""
+        if request.output_keys is None or len(request.keys) > request.prompt_blocks:
+            return False
+        full = request.registered
+        if full <= request.prompt_blocks or full > (request.known - 1) // self.config.block_size:
+            return False
+        in_flight = max(request.hold, int(request.inflight > 0))
+        return request.outputs + in_flight < self._output_limit(request)
+
+    def _output_limit(self, request: Request) -> int:
+        """Output tokens at which a request finishes, known beforehand."""
+        limit = min(request.max_tokens, self.config.max_model_len - request.prompt_tokens)
+        return limit if request.stop_at is None else min(limit, request.stop_at + 1)
+
+    def _keep_outputs(self, request: Request) -> None:
+        """Free the blocks of the outputs, apart from the prompt's; a block in part goes first."""
+        blocks, pool = request.blocks, self.pool
+        pool.release_unhashed(blocks[request.registered :])
+        request.kept = pool.keep(blocks[request.prompt_blocks : request.registered])
+        request.blocks = blocks[: request.prompt_blocks]
+        request.registered = request.prompt_blocks
 
     def _release(self, request: Request) -> None:
         """Free all blocks of a request, hashed ones to the back of the free list."""

@@ -1,11 +1,9 @@
 """The simulated caller: what a strategy says becomes requests, in virtual time."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-
-import simpy
 
 from ttcsim.errors import InputError
+from ttcsim.simulator.agenda import NORMAL, Agenda
 from ttcsim.simulator.cluster import Cluster
 from ttcsim.simulator.engine import Engine
 from ttcsim.simulator.request import Request, Status
@@ -16,23 +14,50 @@ from ttcsim.workloads.caller import Call
 from ttcsim.workloads.context import Context
 
 
-@dataclass(eq=False, slots=True)
 class CallRecord:
-    """A call under way, in ticks of the client's clock."""
+    """A call under way, in ticks of the client's clock.
 
-    number: int
-    call: Call
-    question: str
-    sent: int
-    engine: Engine | None = None
-    request: Request | None = None
-    submitted: bool = False
-    sample_model: str | None = None  # who wrote the sample, if the trace says
-    first_token: int | None = None
-    end: int | None = None
-    finished_as: int = -1  # place among all finished calls
-    waits: list["Wait"] = field(default_factory=list)
-    caller: "SimulatedCaller | None" = None
+    Attributes:
+        number: Its number within the question.
+        question: Identity of the question.
+        sent: When it was sent.
+        submitted: Whether the engine has it.
+        sample_model: Who wrote the sample, if the trace says.
+        first_token: When its first token reached the client.
+        end: When it was finished or dropped.
+        finished_as: Place among all finished calls of the question.
+        waits: What waits for it.
+    """
+
+    __slots__ = (
+        "call", "caller", "end", "engine", "finished_as", "first_token", "number", "question",
+        "request", "sample_model", "sent", "submitted", "waits",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, call: Call, question: str, sent: int, caller: "SimulatedCaller"
+    ) -> None:
+        self.number = number
+        self.call = call
+        self.question = question
+        self.sent = sent
+        self.caller: SimulatedCaller | None = caller
+        self.engine: Engine | None = None
+        self.request: Request | None = None
+        self.submitted = False
+        self.sample_model: str | None = None
+        self.first_token: int | None = None
+        self.end: int | None = None
+        self.finished_as = -1
+        self.waits: list[Wait] = []
+
+    def close(self) -> None:
+        """It has been written down: let go of everything that points back to it."""
+        if self.request is not None:
+            self.request.tag = None
+        self.call.owner = None
+        self.caller = None
+        self.waits = []
 
 
 class Wait:
@@ -40,20 +65,26 @@ class Wait:
 
     __slots__ = ("_calls", "_missing", "_resume", "value")
 
-    def __init__(self, calls: Sequence[Call], needed: int) -> None:
+    def __init__(self, calls: list[Call], needed: int) -> None:
         self._calls = calls
-        self._missing = needed - sum(call.state == "finished" for call in calls)
-        self._resume: Callable[[Wait], None] | None = None
+        self._resume: Callable[[list[Call]], None] | None = None
         self.value: list[Call] | None = None
+        running: list[CallRecord] = []
+        finished = 0
+        for call in calls:
+            if call.state == "finished":
+                finished += 1
+            elif call.state == "running":
+                running.append(call.owner)
+        self._missing = needed - finished
         if self._missing <= 0:
             self.value = self._finished()
             return
-        for call in calls:
-            if call.state == "running":
-                call.owner.waits.append(self)
+        for record in running:
+            record.waits.append(self)
 
-    def then(self, resume: Callable[["Wait"], None]) -> None:
-        """Call `resume` when it comes true; it has not yet."""
+    def then(self, resume: Callable[[list[Call]], None]) -> None:
+        """Call `resume` with its value when it comes true; it has not yet."""
         self._resume = resume
 
     def finished_one(self) -> None:
@@ -62,18 +93,25 @@ class Wait:
         if self._missing == 0:
             self.value = self._finished()
             if self._resume is not None:
-                self._resume(self)
+                self._resume(self.value)
 
     def _finished(self) -> list[Call]:
         done = [call for call in self._calls if call.state == "finished"]
-        return sorted(done, key=lambda call: call.owner.finished_as)
+        if len(done) > 1:
+            done.sort(key=_finished_as)
+        return done
+
+
+def _finished_as(call: Call) -> int:
+    record: CallRecord = call.owner
+    return record.finished_as
 
 
 class SimulatedCaller:
     """Caller of one question (see `ttcsim.workloads.caller.Caller`).
 
     Args:
-        env: The clock, in attoseconds.
+        agenda: The clock, in attoseconds.
         clusters: Deployments by name.
         asked: The question.
         front_end: Latency around the engines.
@@ -82,15 +120,16 @@ class SimulatedCaller:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        agenda: Agenda,
         clusters: dict[str, Cluster],
         asked: Asked,
         front_end: FrontEnd,
         record: Callable[[CallRecord], None],
     ) -> None:
-        self._env = env
+        self._agenda = agenda
         self._clusters = clusters
         self._asked = asked
+        self._id = asked.id
         self._ingest = round(front_end.ingest_s * TICKS_PER_S)
         self._output = round(front_end.output_s * TICKS_PER_S)
         self._record = record
@@ -125,9 +164,8 @@ class SimulatedCaller:
         """Let time pass."""
         call = Call("wait", seconds=seconds)
         record = self._open(call)
-        done = self._env.timeout(round(seconds * TICKS_PER_S))
-        assert done.callbacks is not None
-        done.callbacks.append(lambda _: self._arrived(record))
+        at = self._agenda.now + round(seconds * TICKS_PER_S)
+        self._agenda.call(at, NORMAL, lambda: self._arrived(record))
         return call
 
     def all(self, calls: Iterable[Call]) -> Wait:
@@ -152,10 +190,14 @@ class SimulatedCaller:
                 elif record.submitted and record.engine is not None:
                     record.engine.cancel(record.request)
 
+    def cancel_all(self) -> None:
+        """Stop whatever still runs."""
+        self.cancel([record.call for record in self.calls if record.call.state == "running"])
+
     # -- requests ------------------------------------------------------------------------------
 
     def _open(self, call: Call) -> CallRecord:
-        record = CallRecord(len(self.calls), call, self._asked.id, self._now, caller=self)
+        record = CallRecord(len(self.calls), call, self._id, self._agenda.now, self)
         call.owner = record
         self.calls.append(record)
         return record
@@ -168,7 +210,7 @@ class SimulatedCaller:
                 f" (have: {', '.join(self._clusters)})"
             )
         assert call.prompt is not None
-        config = cluster.plan.scheduler
+        config = cluster.config
         if call.prompt.tokens + call.tokens > config.max_model_len:
             raise InputError(
                 f"question {self._asked.id}: {call.prompt.tokens} + {call.tokens} tokens exceed"
@@ -178,17 +220,22 @@ class SimulatedCaller:
         if call.sample is not None:
             record.sample_model = self._asked.sample(call.sample).written_by
         caching = config.enable_prefix_caching and call.reuse_prefix
-        record.engine = cluster.route(self._asked.id)
+        record.engine = cluster.route(self._id)
         record.engine.announced += 1
         record.request = Request(
-            f"{self._asked.id}/{record.number}",
+            f"{self._id}/{record.number}",
             call.prompt.tokens,
             call.tokens,
             call.prompt.block_keys(config.block_size) if caching else (),
             output_keys=output_keys if caching else None,
             tag=record,
         )
-        self._later(self._ingest, lambda: self._submit(record))
+        if self._ingest:
+            self._agenda.call(
+                self._agenda.now + self._ingest, NORMAL, lambda: self._submit(record)
+            )
+        else:
+            self._submit(record)
         return call
 
     def _submit(self, record: CallRecord) -> None:
@@ -205,14 +252,18 @@ class SimulatedCaller:
     def got_first_token(self, record: CallRecord) -> None:
         """The engine has delivered the first token of a request."""
         if record.first_token is None:
-            record.first_token = self._now + self._output
+            record.first_token = self._agenda.now + self._output
 
     def ended(self, record: CallRecord) -> None:
         """The engine has finished or dropped a request."""
         if record.call.state == "cancelled":
             self._close(record)
+        elif not self._output:
+            self._arrived(record)
         else:
-            self._later(self._output, lambda: self._arrived(record))
+            self._agenda.call(
+                self._agenda.now + self._output, NORMAL, lambda: self._arrived(record)
+            )
 
     def _arrived(self, record: CallRecord) -> None:
         """A finished call has reached the client."""
@@ -228,17 +279,5 @@ class SimulatedCaller:
 
     def _close(self, record: CallRecord) -> None:
         if record.end is None:
-            record.end = self._now
+            record.end = self._agenda.now
             self._record(record)
-
-    def _later(self, delay: int, then: Callable[[], None]) -> None:
-        if delay:
-            event = self._env.timeout(delay)
-            assert event.callbacks is not None
-            event.callbacks.append(lambda _: then())
-        else:
-            then()
-
-    @property
-    def _now(self) -> int:
-        return self._env.now  # type: ignore[return-value]

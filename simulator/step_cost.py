@@ -3,32 +3,35 @@
     duration = sum of operator curves + all-reduces + overheads + tail of uneven contexts
     power    = limited(idle + active·(1 - all-reduce share) + joules per FLOP · FLOP/s)
 
-The curves and their fitted values live in `ttcsim.hwprofiles`; `docs/cost-model.md` says what each
-term means and where the forms come from. For a fixed set of decoders both duration and energy are
-(piecewise) linear in their summed context, so a stretch of steps has a closed-form sum. Inside,
-time is in attoseconds and energy in attojoules, as integers: sums are exact.
+`docs/cost-model.md` says what each term means; `operators.py` has them. For a fixed set of decoders
+both duration and energy are (piecewise) linear in their summed context, so a stretch of steps has a
+closed-form sum. Inside, time is in attoseconds and energy in attojoules, as integers: sums are
+exact.
 """
-
-import math
-from dataclasses import dataclass
-from functools import cached_property
 
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.profile import HardwareProfile
-from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
+from ttcsim.simulator.architecture import Architecture
+from ttcsim.simulator.operators import Operators
 from ttcsim.simulator.power import power_lines
 from ttcsim.simulator.step_row import TICKS_PER_S, StepRow
 
-_CUDA_GRAPH_MAX_TOKENS = 512
 
-
-@dataclass(frozen=True, slots=True)
 class Prefill:
-    """One request's share of prefill in a step: `tokens` new ones after `prior` cached ones."""
+    """One request's share of prefill in a step: `tokens` new ones after `prior` cached ones.
 
-    tokens: int
-    prior: int
-    samples: bool
+    `samples` says whether its last token is among them, so that it gets an output token.
+    """
+
+    __slots__ = ("prior", "samples", "tokens")
+
+    def __init__(self, tokens: int, prior: int, samples: bool) -> None:
+        self.tokens = tokens
+        self.prior = prior
+        self.samples = samples
+
+    def __repr__(self) -> str:
+        return f"Prefill({self.tokens}, {self.prior}, {self.samples})"
 
 
 class StepCost:
@@ -49,18 +52,28 @@ class StepCost:
         self.profile = profile
         self.calibration = calibration
         self.tp = tensor_parallel
-        self._bandwidth = profile.require("memory.hbm.bytes_per_s")
-        self._units = profile.require("compute_units")
-        self._peaks: dict[str, float] = {}
-        self._lines = power_lines(calibration.power, float(profile.power.max_w), tensor_parallel)
-        self._gemms = model.gemms(tensor_parallel)
-        self._head = model.lm_head(tensor_parallel)
-        self._experts = model.experts(tensor_parallel)
-        self._shapes: dict[tuple[int, int], _Shape] = {}
-        self._decode_shapes: dict[int, _Shape] = {}
-        self.shape(1, 1)  # missing numbers show up now, not in the middle of a run
-
-    # -- public --------------------------------------------------------------------------------
+        self.operators = Operators(model, profile, calibration, tensor_parallel)
+        self.compute_dtype: str = self.operators.compute_dtype
+        self.idle_w: float = float(profile.power.idle_w) * tensor_parallel
+        self._by_tokens: dict[int, tuple[float, float, float]] = {}
+        self._by_samples: dict[int, tuple[float, float]] = {}
+        self._by_decoders: dict[int, tuple[float, float, float]] = {}
+        context_s, context_flops = self.operators.context_token
+        self._context_ticks = round(context_s * TICKS_PER_S)
+        # (watts, joules per FLOP, watts saved in all-reduces, energy per context token [aJ])
+        self._lines: list[tuple[float, float, float, int]] = []
+        for line in power_lines(calibration.power, float(profile.power.max_w), tensor_parallel):
+            joules = line.j_per_flop * context_flops * TICKS_PER_S
+            slope = round(line.watts * self._context_ticks + joules)
+            self._lines.append((line.watts, line.j_per_flop, line.saved_w, slope))
+        attention = self.operators.prefill_attention
+        self._layers: int = model.layers
+        self._prefill_latency_s: float = attention.latency_s
+        self._head_flops: float = attention.head_flops
+        self._flops_per_s: float = attention.flops_per_s
+        self._extra_tokens: float = attention.extra_tokens
+        self._context_token_s: float = attention.context_token_s
+        self.row(1)  # missing numbers show up now, not in the middle of a run
 
     def row(self, decoders: int, spread: int = 0, prefills: tuple[Prefill, ...] = ()) -> StepRow:
         """Cost of a step as a function of the decoders' summed context.
@@ -68,274 +81,62 @@ class StepCost:
         `spread` is decoders · longest context - summed context of the decoders: how uneven they
         are. [tokens]
         """
-        shape = (
-            self._decode_shape(decoders)
-            if not prefills
-            else self._with_attention(decoders, prefills)
-        )
-        seconds = shape.seconds + shape.tail_s * spread
+        tokens = samples = decoders
+        for prefill in prefills:
+            tokens += prefill.tokens
+            if prefill.samples:
+                samples += 1
+        token_s, all_reduce_s, token_flops = self._of_tokens(tokens)
+        sample_s, sample_flops = self._of_samples(samples)
+        decode_s, decode_flops, tail_s = self._of_decoders(decoders)
+        seconds = token_s + sample_s + decode_s + tail_s * spread
+        flops = token_flops + sample_flops + decode_flops
+        if prefills:
+            attention_s, attention_flops = self._prefill_attention(prefills)
+            seconds += attention_s
+            flops += attention_flops
         duration = round(seconds * TICKS_PER_S)
-        pieces = [
-            (round(watts * duration + joules), per_context)
-            for (watts, per_context), joules in zip(self._slopes, shape.joules, strict=True)
-        ]
+        pieces = []
+        for watts, j_per_flop, saved_w, slope in self._lines:
+            joules = (j_per_flop * flops - saved_w * all_reduce_s) * TICKS_PER_S
+            pieces.append((round(watts * duration + joules), slope))
         return StepRow(duration, self._context_ticks, pieces)
 
     def decode_duration(self, decoders: int, spread: int, context: int) -> int:
         """Duration of a pure decode step. [as]"""
-        shape = self._decode_shape(decoders)
-        seconds = shape.seconds + shape.tail_s * spread
+        decode_s, _, tail_s = self._of_decoders(decoders)
+        seconds = self._of_tokens(decoders)[0] + self._of_samples(decoders)[0] + decode_s
+        seconds += tail_s * spread
         return round(seconds * TICKS_PER_S) + self._context_ticks * context
 
-    def _decode_shape(self, decoders: int) -> "_Shape":
-        found = self._decode_shapes.get(decoders)
+    # -- parts, each kept for the next step like it ----------------------------------------------
+
+    def _of_tokens(self, tokens: int) -> tuple[float, float, float]:
+        found = self._by_tokens.get(tokens)
         if found is None:
-            found = self._decode_shapes[decoders] = self._with_attention(decoders, ())
+            found = self._by_tokens[tokens] = self.operators.by_tokens(tokens)
         return found
 
-    def _with_attention(self, decoders: int, prefills: tuple[Prefill, ...]) -> "_Shape":
-        tokens = decoders + sum(prefill.tokens for prefill in prefills)
-        samples = decoders + sum(prefill.samples for prefill in prefills)
-        base = self.shape(tokens, samples)
-        seconds = base.seconds + self._decode_fixed_s(decoders)
-        flops = base.flops + self._window_tokens(decoders) * self._layer_context_token[1]
-        if prefills:
-            more_s, more_flops = self._prefill_attention(prefills)
-            seconds, flops = seconds + more_s, flops + more_flops
-        return self._shape(seconds, base.all_reduce_s, flops, self._tail_s(decoders))
-
-    @cached_property
-    def idle_w(self) -> float:
-        """Power of all devices of one engine when nothing runs. [W]"""
-        return float(self.profile.power.idle_w) * self.tp
-
-    @property
-    def compute_dtype(self) -> str:
-        """Data type in which most weights are multiplied."""
-        return self._compute_dtype(self.model.weight_dtype)
-
-    # -- everything that depends on the number of tokens only -----------------------------------
-
-    def shape(self, tokens: int, samples: int) -> "_Shape":
-        """Duration, all-reduce part and FLOPs of a step without its attention over context."""
-        key = (tokens, samples)
-        found = self._shapes.get(key)
+    def _of_samples(self, samples: int) -> tuple[float, float]:
+        found = self._by_samples.get(samples)
         if found is None:
-            found = self._shapes[key] = self._measure(tokens, samples)
+            found = self._by_samples[samples] = self.operators.by_samples(samples)
         return found
 
-    def _measure(self, tokens: int, samples: int) -> "_Shape":
-        padded = self._padded(tokens)
-        over = self.calibration.overheads
-        seconds = math.fsum(gemm.count * self.gemm_s(gemm, padded) for gemm in self._gemms)
-        seconds += self._experts_s(padded) + self._elementwise_s(tokens)
-        all_reduce_s = self._all_reduce_s(padded)
-        if samples:
-            seconds += self.gemm_s(self._head, samples)
-        seconds += over.step_s + self.model.layers * over.layer_s
-        seconds += samples * (over.sequence_s + self.model.vocab * over.logit_s)
-        flops = self._flops(tokens, samples)
-        return self._shape(seconds + all_reduce_s, all_reduce_s, flops)
-
-    def _shape(
-        self, seconds: float, all_reduce_s: float, flops: float, tail_s: float = 0.0
-    ) -> "_Shape":
-        """Add to a duration the energy that does not follow from it, one term per line."""
-        joules = tuple(
-            (line.j_per_flop * flops - line.saved_w * all_reduce_s) * TICKS_PER_S
-            for line in self._lines
-        )
-        return _Shape(seconds, all_reduce_s, flops, tail_s, joules)
-
-    def _padded(self, tokens: int) -> int:
-        """Tokens after padding to the captured CUDA graph sizes (vLLM 0.32 defaults)."""
-        if self.profile.kind != "gpu" or tokens > _CUDA_GRAPH_MAX_TOKENS:
-            return tokens
-        if tokens <= 4:
-            return tokens if tokens <= 2 else 4
-        step = 8 if tokens <= 248 else 16
-        return -(-tokens // step) * step
-
-    def gemm_s(self, gemm: Gemm, tokens: int) -> float:
-        """Duration of one matrix product with `tokens` rows. [s]"""
-        dtype = self._compute_dtype(gemm.dtype)
-        curve = self.calibration.gemm_curve(dtype)
-        peak = self._peak(dtype)
-        activations = tokens * (gemm.n + gemm.k) * BYTES_PER_VALUE[self.model.dtype]
-        memory_s = (gemm.weight_bytes + activations) / (self._bandwidth * curve.memory_efficiency)
-        if curve.wave is None:
-            flops = 2.0 * tokens * gemm.n * gemm.k
-        else:
-            tile = 64 if tokens <= 64 else 128
-            tiles = -(-tokens // tile) * -(-gemm.n // 128) + curve.wave * self._units
-            flops = 2.0 * gemm.k * 128 * tile * tiles
-        compute_s = flops / (peak * curve.compute_efficiency)
-        return curve.latency_s + _norm(compute_s, memory_s, curve.exponent)
-
-    def _peak(self, dtype: str) -> float:
-        if dtype not in self._peaks:
-            self._peaks[dtype] = self.profile.peak(dtype)
-        return self._peaks[dtype]
-
-    def _compute_dtype(self, dtype: str) -> str:
-        """Narrow weights that the device cannot multiply are unpacked to the activations' dtype."""
-        weight_only = dtype == "int4" or (
-            dtype == "fp4" and "fp4" not in self.profile.peak_flops_per_s
-        )
-        return self.model.dtype if weight_only else dtype
-
-    def _experts_s(self, tokens: int) -> float:
-        """Routed experts of all layers: read the touched ones, compute on every routed token."""
-        experts, curve = self._experts, self.calibration.moe
-        if experts is None:
-            return 0.0
-        if curve is None:
-            self.calibration.time_borrowed_for(self.model.dtype, self.tp, moe=True)  # raises
-            raise AssertionError
-        dtype = self._compute_dtype(experts.dtype)
-        routed = tokens * experts.top_k
-        compute_s = (
-            2.0 * routed * experts.values_per_expert
-            / (self._peak(dtype) * curve.compute_efficiency)
-        )  # fmt: skip
-        memory_s = (
-            experts.touched(tokens) * experts.bytes_per_expert
-            / (self._bandwidth * curve.memory_efficiency)
-        )  # fmt: skip
-        layer_s = curve.latency_s + routed * curve.routed_token_s
-        return experts.layers * (layer_s + _norm(compute_s, memory_s, curve.exponent))
-
-    def _elementwise_s(self, tokens: int) -> float:
-        """Norms, rotary embedding and activation: memory traffic at nominal bandwidth."""
-        model, sizes = self.model, self.model.attention
-        parts = model.feed_forward
-        width = parts.intermediate if parts.dense_layers else parts.shared_intermediate
-        if parts.routed:
-            width = max(width, parts.routed.top_k * parts.routed.intermediate)
-        heads = (sizes.heads * sizes.head_dim + 2 * sizes.kv_heads * sizes.head_dim) / self.tp
-        values = 8 * model.hidden + 3 * width / self.tp + heads
-        return model.layers * tokens * BYTES_PER_VALUE[model.dtype] * values / self._bandwidth
-
-    def _all_reduce_s(self, tokens: int) -> float:
-        """Two all-reduces a layer over the hidden state of all tokens."""
-        if self.tp == 1:
-            return 0.0
-        curve = self.calibration.all_reduce_curve(self.tp)
-        message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
-        rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
-        return 2 * self.model.layers * _norm(curve.latency_s, message / rate, curve.exponent)
-
-    def _flops(self, tokens: int, samples: int) -> float:
-        """FLOPs of one device, attention over context left out."""
-        values = sum(gemm.values for gemm in self._gemms)
-        if self._experts is not None:
-            experts = self._experts
-            values += experts.layers * experts.top_k * experts.values_per_expert
-        return 2.0 * (tokens * values + samples * self._head.values)
-
-    # -- attention over context ------------------------------------------------------------------
-
-    @cached_property
-    def _layer_context_token(self) -> tuple[float, float]:
-        """(seconds, FLOPs) that one token of context adds to a decode step in one layer."""
-        model, sizes = self.model, self.model.attention
-        curve = self.calibration.decode_attention
-        values = sizes.kv_values_per_token(self.tp)
-        layer_bytes = values * BYTES_PER_VALUE[model.kv_dtype]
-        layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
-        memory_s = layer_bytes / (self._bandwidth * curve.memory_efficiency)
-        compute_s = layer_flops / (
-            self._peak(model.dtype) * self.calibration.prefill_attention.compute_efficiency
-        )
-        return max(memory_s, compute_s), layer_flops
-
-    @cached_property
-    def _context_token(self) -> tuple[float, float]:
-        """The same over all layers that see the whole context."""
-        layers = self.model.attention.full_layers
-        seconds, flops = self._layer_context_token
-        return layers * seconds, layers * flops
-
-    @property
-    def _query_values(self) -> int:
-        """Values that a query head meets per context token; MLA decodes on the latent."""
-        model, sizes = self.model, self.model.attention
-        if model.latent is not None:
-            return 2 * model.latent.kv_rank + model.latent.rope_dim
-        return sizes.head_dim + sizes.value_dim
-
-    @cached_property
-    def _slopes(self) -> list[tuple[float, int]]:
-        """(W, energy per context token [aJ]) of each power line."""
-        context_flops = self._context_token[1] * TICKS_PER_S
-        return [
-            (line.watts, round(line.watts * self._context_ticks + line.j_per_flop * context_flops))
-            for line in self._lines
-        ]
-
-    @cached_property
-    def _context_ticks(self) -> int:
-        return round(self._context_token[0] * TICKS_PER_S)
-
-    def _decode_fixed_s(self, decoders: int) -> float:
-        """The part of decode attention that does not grow with context."""
-        if not decoders:
-            return 0.0
-        sizes, curve = self.model.attention, self.calibration.decode_attention
-        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
-        seconds = self.model.layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
-        if sizes.sliding_layers and sizes.window:
-            # Contexts are taken to fill the window, which keeps the step linear in context.
-            seconds += self._window_tokens(decoders) * self._layer_context_token[0]
-        return seconds
-
-    def _window_tokens(self, decoders: int) -> int:
-        """Tokens that layers with a sliding window read, over all such layers."""
-        sizes = self.model.attention
-        return sizes.sliding_layers * decoders * (sizes.window or 0)
-
-    def _tail_s(self, decoders: int) -> float:
-        """Tail per unit of spread: the longest context keeps one compute unit busy alone. [s]"""
-        factor = self.calibration.overheads.tail
-        if not decoders or not factor:
-            return 0.0
-        units = self._units
-        sizes, curve = self.model.attention, self.calibration.decode_attention
-        rate = self._bandwidth * curve.memory_efficiency / units
-        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
-        share = min(1.0, decoders * heads / (0.8 * units))
-        return factor * sizes.full_layers * sizes.head_dim * 4.0 / rate * share / decoders
+    def _of_decoders(self, decoders: int) -> tuple[float, float, float]:
+        found = self._by_decoders.get(decoders)
+        if found is None:
+            found = self._by_decoders[decoders] = self.operators.by_decoders(decoders)
+        return found
 
     def _prefill_attention(self, prefills: tuple[Prefill, ...]) -> tuple[float, float]:
         """(seconds, FLOPs) of attention for the step's chunks of prompt."""
-        sizes, curve = self.model.attention, self.calibration.prefill_attention
-        heads = sizes.heads / self.tp
-        head_flops = 2.0 * heads * (sizes.head_dim + sizes.value_dim)
-        rate = self._peak(self.model.dtype) * curve.compute_efficiency
-        kv_s = self._layer_context_token[0]
         seconds = flops = 0.0
         for prefill in prefills:
             pairs = prefill.tokens * (prefill.tokens / 2 + prefill.prior)
-            compute_s = head_flops * (pairs + prefill.tokens * curve.extra_tokens) / rate
-            seconds += max(compute_s, prefill.prior * kv_s)
-            flops += head_flops * pairs
-        return self.model.layers * (curve.latency_s + seconds), self.model.layers * flops
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A step but for its decoders' context: seconds, seconds per spread, energy per line [aJ]."""
-
-    seconds: float
-    all_reduce_s: float
-    flops: float
-    tail_s: float
-    joules: tuple[float, ...]
-
-
-def _norm(a: float, b: float, exponent: float) -> float:
-    """(a^p + b^p)^(1/p): the sum for p = 1, the larger for p = infinity."""
-    larger, smaller = (a, b) if a > b else (b, a)
-    if larger <= 0.0 or math.isinf(exponent):
-        return larger
-    return float(larger * (1.0 + (smaller / larger) ** exponent) ** (1.0 / exponent))
+            computed = pairs + prefill.tokens * self._extra_tokens
+            compute_s = self._head_flops * computed / self._flops_per_s
+            memory_s = prefill.prior * self._context_token_s
+            seconds += compute_s if compute_s > memory_s else memory_s
+            flops += self._head_flops * pairs
+        return self._layers * (self._prefill_latency_s + seconds), self._layers * flops

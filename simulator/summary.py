@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ttcsim.simulator.cluster import Cluster, Plan
+from ttcsim.simulator.cluster import Cluster
 from ttcsim.simulator.device import Device
+from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.scenario import Scenario
 from ttcsim.simulator.step_row import TICKS_PER_S

@@ -513,7 +513,7 @@ def test_first_of_none_is_at_once() -> None:
         assert (yield call.all([])) == []
 
     found = run(Script(program), trace(question("q", 50, [5])))
-    assert found.questions.columns["makespan_s"] == [0.0]
+    assert list(found.questions.columns["makespan_s"]) == [0.0]
 
 
 def test_results_do_not_depend_on_the_scenario_object() -> None:

@@ -263,7 +263,7 @@ def test_search_works_on_one_problem_at_a_time_unless_told() -> None:
         assert after["released_s"] == 0
         assert after["makespan_s"] == after["end_s"]
     every = simulated("beam_search:n=4,width=2,problems_in_flight=none", *asked)
-    assert every.questions.columns["started_s"] == [0.0] * 3
+    assert list(every.questions.columns["started_s"]) == [0.0] * 3
 
 
 # -- sequential, agents, verification ----------------------------------------------------------

@@ -6,7 +6,6 @@ the same samples, scores and step lengths.
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 from ttcsim.errors import InputError
 from ttcsim.workloads import draws
@@ -50,6 +49,7 @@ class Asked:
         self.resample = resample
         self._steps: dict[int, tuple[int, ...]] = {}
         self._space = space or ContextSpace()
+        self._order: list[int] = []  # drawn when it is first needed
 
     @property
     def id(self) -> str:
@@ -60,10 +60,6 @@ class Asked:
         """A text that all questions share under a name, such as instructions."""
         return self._space.root(name, tokens)
 
-    @cached_property
-    def _order(self) -> list[int]:
-        return draws.permutation(self.seed, len(self.question.samples), self.id, "order")
-
     def index(self, sample: int) -> int:
         """Place in the trace of the run's sample number `sample`.
 
@@ -72,7 +68,11 @@ class Asked:
         """
         traced = len(self.question.samples)
         if sample < traced:
-            return self._order[sample] if traced > 1 else sample
+            if traced == 1:
+                return sample
+            if not self._order:
+                self._order = draws.permutation(self.seed, traced, self.id, "order")
+            return self._order[sample]
         if not self.resample or not traced:
             raise InputError(
                 f"question {self.id}: sample {sample + 1} is asked for, the trace has {traced};"
@@ -154,7 +154,10 @@ class Asked:
         if not ballots:
             return None, self._verdict(samples), list(samples)
         most = max(len(votes) for votes in ballots.values())
-        tied = sorted((a for a, votes in ballots.items() if len(votes) == most), key=str)
-        winner = tied[draws.integer(self.seed, len(tied), self.id, "tie", len(samples))]
+        tied = [answer for answer, votes in ballots.items() if len(votes) == most]
+        winner = tied[0]
+        if len(tied) > 1:
+            tied.sort(key=str)
+            winner = tied[draws.integer(self.seed, len(tied), self.id, "tie", len(samples))]
         voters = ballots[winner]
         return winner, self.sample(voters[0]).correct, voters

@@ -5,7 +5,6 @@ what `all` and `first` return and is resumed when it has come true.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ttcsim.workloads.context import Context
@@ -14,7 +13,6 @@ CallKind: TypeAlias = Literal["generate", "score", "wait"]
 CallState: TypeAlias = Literal["running", "finished", "cancelled"]
 
 
-@dataclass(eq=False, slots=True)
 class Call:
     """One `generate`, `score` or `wait`.
 
@@ -24,24 +22,46 @@ class Call:
         prompt: The text it is about; None for a wait.
         sample: Number of the traced sample it replays, if it does.
         tokens: Output tokens it will have when it is finished. [tokens]
+        seconds: How long a wait takes. [s]
+        reuse_prefix: Whether the prefix cache of the deployment is used.
         state: Whether it runs, is finished or was cancelled.
-        context: Prompt and output; its prompt until it is finished.
+        output: The text after it, once it is finished.
+        owner: Whatever the caller keeps about it.
     """
 
-    kind: CallKind
-    on: str = ""
-    prompt: Context | None = None
-    sample: int | None = None
-    tokens: int = 0
-    seconds: float = 0.0
-    reuse_prefix: bool = True
-    state: CallState = "running"
-    output: Context | None = None
-    owner: Any = field(default=None, repr=False)
+    __slots__ = (
+        "kind", "on", "output", "owner", "prompt", "reuse_prefix", "sample", "seconds", "state",
+        "tokens",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: CallKind,
+        on: str = "",
+        prompt: Context | None = None,
+        sample: int | None = None,
+        tokens: int = 0,
+        seconds: float = 0.0,
+        reuse_prefix: bool = True,
+        output: Context | None = None,
+    ) -> None:
+        self.kind = kind
+        self.on = on
+        self.prompt = prompt
+        self.sample = sample
+        self.tokens = tokens
+        self.seconds = seconds
+        self.reuse_prefix = reuse_prefix
+        self.state: CallState = "running"
+        self.output = output
+        self.owner: Any = None
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of {self.tokens} tokens: {self.state}>"
 
     @property
     def context(self) -> Context:
-        """The text after the call: prompt and output.
+        """The text of the call: prompt and output, the prompt alone until it is finished.
 
         Raises:
             ValueError: For a wait, which has no text.

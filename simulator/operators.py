@@ -1,0 +1,243 @@
+"""What operators of a model cost on a device, by what they depend on: tokens, samples, decoders.
+
+The curves and their fitted values live in `ttcsim.hwprofiles`; `docs/cost-model.md` says what each
+term means and where the forms come from. `step_cost.py` puts steps together from these parts.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ttcsim.hwprofiles.calibration import Calibration
+from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
+
+_CUDA_GRAPH_MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillAttention:
+    """Coefficients of attention for a chunk of prompt, per layer."""
+
+    latency_s: float
+    head_flops: float
+    flops_per_s: float
+    extra_tokens: float
+    context_token_s: float
+
+
+class Operators:
+    """Cost of each operator of one model on `tensor_parallel` devices of one kind.
+
+    Raises:
+        InputError: If the profile or the calibration lacks a number that this model needs.
+    """
+
+    def __init__(
+        self,
+        model: Architecture,
+        profile: HardwareProfile,
+        calibration: Calibration,
+        tensor_parallel: int,
+    ) -> None:
+        self.model = model
+        self.profile = profile
+        self.calibration = calibration
+        self.tp = tensor_parallel
+        self._bandwidth = profile.require("memory.hbm.bytes_per_s")
+        self._units = profile.require("compute_units")
+        self._peaks: dict[str, float] = {}
+        self._gemms = model.gemms(tensor_parallel)
+        self._head = model.lm_head(tensor_parallel)
+        self._experts = model.experts(tensor_parallel)
+        self._layer_context_token = self._measure_context_token()
+
+    @property
+    def compute_dtype(self) -> str:
+        """Data type in which most weights are multiplied."""
+        return self._compute_dtype(self.model.weight_dtype)
+
+    # -- by tokens, samples and decoders ---------------------------------------------------------
+
+    def by_tokens(self, tokens: int) -> tuple[float, float, float]:
+        """(seconds, the all-reduce part of them, FLOPs of a device) of a step with `tokens`."""
+        padded, over = self._padded(tokens), self.calibration.overheads
+        seconds = math.fsum(gemm.count * self.gemm_s(gemm, padded) for gemm in self._gemms)
+        seconds += self._experts_s(padded) + self._elementwise_s(tokens)
+        all_reduce_s = self._all_reduce_s(padded)
+        seconds += over.step_s + self.model.layers * over.layer_s
+        values = sum(gemm.values for gemm in self._gemms)
+        if self._experts is not None:
+            experts = self._experts
+            values += experts.layers * experts.top_k * experts.values_per_expert
+        return seconds + all_reduce_s, all_reduce_s, 2.0 * tokens * values
+
+    def by_samples(self, samples: int) -> tuple[float, float]:
+        """(seconds, FLOPs of a device) of LM head and sampler for `samples` output tokens."""
+        if not samples:
+            return 0.0, 0.0
+        over = self.calibration.overheads
+        seconds = self.gemm_s(self._head, samples)
+        seconds += samples * (over.sequence_s + self.model.vocab * over.logit_s)
+        return seconds, 2.0 * samples * self._head.values
+
+    def by_decoders(self, decoders: int) -> tuple[float, float, float]:
+        """(seconds, FLOPs, seconds per unit of spread) of decode attention, context left out."""
+        flops = self._window_tokens(decoders) * self._layer_context_token[1]
+        return self._decode_fixed_s(decoders), flops, self._tail_s(decoders)
+
+    @property
+    def context_token(self) -> tuple[float, float]:
+        """(seconds, FLOPs) that one token of context adds to a decode step."""
+        layers = self.model.attention.full_layers
+        seconds, flops = self._layer_context_token
+        return layers * seconds, layers * flops
+
+    @property
+    def prefill_attention(self) -> PrefillAttention:
+        """Attention over chunks of prompt."""
+        sizes, curve = self.model.attention, self.calibration.prefill_attention
+        return PrefillAttention(
+            latency_s=curve.latency_s,
+            head_flops=2.0 * (sizes.heads / self.tp) * (sizes.head_dim + sizes.value_dim),
+            flops_per_s=self._peak(self.model.dtype) * curve.compute_efficiency,
+            extra_tokens=curve.extra_tokens,
+            context_token_s=self._layer_context_token[0],
+        )
+
+    # -- operators -------------------------------------------------------------------------------
+
+    def _padded(self, tokens: int) -> int:
+        """Tokens after padding to the captured CUDA graph sizes (vLLM 0.32 defaults)."""
+        if self.profile.kind != "gpu" or tokens > _CUDA_GRAPH_MAX_TOKENS:
+            return tokens
+        if tokens <= 4:
+            return tokens if tokens <= 2 else 4
+        step = 8 if tokens <= 248 else 16
+        return -(-tokens // step) * step
+
+    def gemm_s(self, gemm: Gemm, tokens: int) -> float:
+        """Duration of one matrix product with `tokens` rows. [s]"""
+        dtype = self._compute_dtype(gemm.dtype)
+        curve = self.calibration.gemm_curve(dtype)
+        peak = self._peak(dtype)
+        activations = tokens * (gemm.n + gemm.k) * BYTES_PER_VALUE[self.model.dtype]
+        memory_s = (gemm.weight_bytes + activations) / (self._bandwidth * curve.memory_efficiency)
+        if curve.wave is None:
+            flops = 2.0 * tokens * gemm.n * gemm.k
+        else:
+            tile = 64 if tokens <= 64 else 128
+            tiles = -(-tokens // tile) * -(-gemm.n // 128) + curve.wave * self._units
+            flops = 2.0 * gemm.k * 128 * tile * tiles
+        compute_s = flops / (peak * curve.compute_efficiency)
+        return curve.latency_s + _norm(compute_s, memory_s, curve.exponent)
+
+    def _peak(self, dtype: str) -> float:
+        if dtype not in self._peaks:
+            self._peaks[dtype] = self.profile.peak(dtype)
+        return self._peaks[dtype]
+
+    def _compute_dtype(self, dtype: str) -> str:
+        """Narrow weights that the device cannot multiply are unpacked to the activations' dtype."""
+        weight_only = dtype == "int4" or (
+            dtype == "fp4" and "fp4" not in self.profile.peak_flops_per_s
+        )
+        return self.model.dtype if weight_only else dtype
+
+    def _experts_s(self, tokens: int) -> float:
+        """Routed experts of all layers: read the touched ones, compute on every routed token."""
+        experts, curve = self._experts, self.calibration.moe
+        if experts is None:
+            return 0.0
+        if curve is None:
+            self.calibration.time_borrowed_for(self.model.dtype, self.tp, moe=True)  # raises
+            raise AssertionError
+        dtype = self._compute_dtype(experts.dtype)
+        routed = tokens * experts.top_k
+        compute_s = (
+            2.0 * routed * experts.values_per_expert
+            / (self._peak(dtype) * curve.compute_efficiency)
+        )  # fmt: skip
+        memory_s = (
+            experts.touched(tokens) * experts.bytes_per_expert
+            / (self._bandwidth * curve.memory_efficiency)
+        )  # fmt: skip
+        layer_s = curve.latency_s + routed * curve.routed_token_s
+        return experts.layers * (layer_s + _norm(compute_s, memory_s, curve.exponent))
+
+    def _elementwise_s(self, tokens: int) -> float:
+        """Norms, rotary embedding and activation: memory traffic at nominal bandwidth."""
+        model, sizes = self.model, self.model.attention
+        parts = model.feed_forward
+        width = parts.intermediate if parts.dense_layers else parts.shared_intermediate
+        if parts.routed:
+            width = max(width, parts.routed.top_k * parts.routed.intermediate)
+        heads = (sizes.heads * sizes.head_dim + 2 * sizes.kv_heads * sizes.head_dim) / self.tp
+        values = 8 * model.hidden + 3 * width / self.tp + heads
+        return model.layers * tokens * BYTES_PER_VALUE[model.dtype] * values / self._bandwidth
+
+    def _all_reduce_s(self, tokens: int) -> float:
+        """Two all-reduces a layer over the hidden state of all tokens."""
+        if self.tp == 1:
+            return 0.0
+        curve = self.calibration.all_reduce_curve(self.tp)
+        message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
+        rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
+        return 2 * self.model.layers * _norm(curve.latency_s, message / rate, curve.exponent)
+
+    def _measure_context_token(self) -> tuple[float, float]:
+        """(seconds, FLOPs) that one token of context adds to a decode step in one layer."""
+        model, sizes = self.model, self.model.attention
+        curve = self.calibration.decode_attention
+        values = sizes.kv_values_per_token(self.tp)
+        layer_bytes = values * BYTES_PER_VALUE[model.kv_dtype]
+        layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
+        memory_s = layer_bytes / (self._bandwidth * curve.memory_efficiency)
+        compute_s = layer_flops / (
+            self._peak(model.dtype) * self.calibration.prefill_attention.compute_efficiency
+        )
+        return max(memory_s, compute_s), layer_flops
+
+    @property
+    def _query_values(self) -> int:
+        """Values that a query head meets per context token; MLA decodes on the latent."""
+        model, sizes = self.model, self.model.attention
+        if model.latent is not None:
+            return 2 * model.latent.kv_rank + model.latent.rope_dim
+        return sizes.head_dim + sizes.value_dim
+
+    def _decode_fixed_s(self, decoders: int) -> float:
+        """The part of decode attention that does not grow with context."""
+        if not decoders:
+            return 0.0
+        sizes, curve = self.model.attention, self.calibration.decode_attention
+        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
+        seconds = self.model.layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
+        if sizes.sliding_layers and sizes.window:
+            # Contexts are taken to fill the window, which keeps the step linear in context.
+            seconds += self._window_tokens(decoders) * self._layer_context_token[0]
+        return seconds
+
+    def _window_tokens(self, decoders: int) -> int:
+        """Tokens that layers with a sliding window read, over all such layers."""
+        sizes = self.model.attention
+        return sizes.sliding_layers * decoders * (sizes.window or 0)
+
+    def _tail_s(self, decoders: int) -> float:
+        """Tail per unit of spread: the longest context keeps one compute unit busy alone. [s]"""
+        factor = self.calibration.overheads.tail
+        if not decoders or not factor:
+            return 0.0
+        units = self._units
+        sizes, curve = self.model.attention, self.calibration.decode_attention
+        rate = self._bandwidth * curve.memory_efficiency / units
+        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
+        share = min(1.0, decoders * heads / (0.8 * units))
+        return factor * sizes.full_layers * sizes.head_dim * 4.0 / rate * share / decoders
+
+
+def _norm(a: float, b: float, exponent: float) -> float:
+    """(a^p + b^p)^(1/p): the sum for p = 1, the larger for p = infinity."""
+    larger, smaller = (a, b) if a > b else (b, a)
+    if larger <= 0.0 or math.isinf(exponent):
+        return larger
+    return float(larger * (1.0 + (smaller / larger) ** exponent) ** (1.0 / exponent))

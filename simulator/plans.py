@@ -1,0 +1,231 @@
+"""Deployments worked out: model, device, costs and scheduler settings of what a scenario names."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ttcsim.errors import InputError, unknown_name
+from ttcsim.hwprofiles.calibration import Calibration, datasheet
+from ttcsim.hwprofiles.catalogue import (
+    changed_fields,
+    check_device,
+    load_calibration,
+    load_profile,
+)
+from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.simulator.architecture import Architecture
+from ttcsim.simulator.capacity import kv_blocks, memory
+from ttcsim.simulator.model_catalogue import load_model
+from ttcsim.simulator.scenario import Deployment, EngineOptions, Scenario
+from ttcsim.simulator.scheduler import SchedulerConfig
+from ttcsim.simulator.step_cost import StepCost
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A deployment worked out: model, device, costs and scheduler settings of each replica."""
+
+    name: str
+    deployment: Deployment
+    model: Architecture
+    profile: HardwareProfile
+    calibration: Calibration
+    cost: StepCost
+    scheduler: SchedulerConfig
+
+    @property
+    def devices(self) -> int:
+        """Devices of all replicas."""
+        return self.deployment.replicas * self.deployment.tensor_parallel
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Price of all devices. [USD/h]"""
+        own = self.deployment.usd_per_hour
+        each = float(self.profile.price.usd_per_hour) if own is None else own
+        return each * self.devices
+
+    @property
+    def time_error(self) -> str:
+        """Fit errors of the curves that this deployment uses, in words."""
+        routed = self.model.feed_forward.routed is not None
+        return self.calibration.time_error_for(self.cost.compute_dtype, routed)
+
+    @cached_property
+    def changes(self) -> list[str]:
+        """Numbers of a what-if profile that differ from those of the device it is named after."""
+        return changed_fields(self.profile)
+
+    @property
+    def time_level(self) -> str:
+        """How far times can be trusted: datasheet, calibrated, or borrowed from other devices."""
+        if self.calibration.engine == "none":
+            return "datasheet"
+        if self.changes:
+            return f"calibration of {self.profile.name} on changed {', '.join(self.changes)}"
+        lenders = self.calibration.time_borrowed_for(
+            self.cost.compute_dtype,
+            self.deployment.tensor_parallel,
+            self.model.feed_forward.routed is not None,
+        )
+        return f"borrowed ({', '.join(lenders)})" if lenders else "calibrated"
+
+    @property
+    def energy_level(self) -> str:
+        """How far joules can be trusted."""
+        if self.calibration.engine == "none" or self.calibration.power.borrowed_from == "datasheet":
+            return "datasheet"
+        if self.changes:
+            return f"calibration of {self.profile.name} on changed {', '.join(self.changes)}"
+        lender = self.calibration.power_borrowed_from
+        return f"borrowed ({lender})" if lender else "calibrated"
+
+
+def plans_of(scenario: Scenario) -> list[Plan]:
+    """The deployments of a scenario, worked out; the generator first.
+
+    Raises:
+        InputError: If one cannot stand, or the strategy needs one that is missing.
+    """
+    needed = scenario.strategy.deployments()
+    placement = scenario.scorer_placement
+    if "scorer" not in needed or placement == "same_engine":
+        return [make_plan("generator", scenario.generator)]
+    if scenario.scorer is None:
+        raise InputError(
+            f"strategy {scenario.strategy.name} needs a scorer: give one, or set"
+            " scorer_placement to same_engine"
+        )
+    if placement == "own_device":
+        plans = [("generator", scenario.generator, 1.0), ("scorer", scenario.scorer, 1.0)]
+    else:
+        share = _check_colocated(scenario)
+        plans = [("generator", scenario.generator, share), ("scorer", scenario.scorer, share)]
+    return [make_plan(name, deployment, share) for name, deployment, share in plans]
+
+
+def _check_colocated(scenario: Scenario) -> float:
+    """Share of the usual memory that each of two engines on the same devices gets.
+
+    Half, as in search-and-learn, unless their gpu_memory_utilization says otherwise.
+    """
+    own, scorer = scenario.generator, scenario.scorer
+    assert scorer is not None
+    for field in ("hardware", "replicas", "tensor_parallel"):
+        if getattr(own, field) != getattr(scorer, field):
+            raise InputError(
+                f"scorer.{field}: a colocated scorer stands on the generator's devices, so it"
+                f" must be {getattr(own, field)!r} (found {getattr(scorer, field)!r})"
+            )
+    shares = [each.engine.gpu_memory_utilization for each in (own, scorer)]
+    if all("gpu_memory_utilization" not in each.engine.model_fields_set for each in (own, scorer)):
+        return 0.5
+    if sum(shares) > 1:
+        raise InputError(
+            f"scorer.engine.gpu_memory_utilization: {shares[0]:g} and {shares[1]:g} of the same"
+            " memory are more than there is; they must not sum to more than 1"
+        )
+    return 1.0
+
+
+def make_plan(name: str, deployment: Deployment, memory_share: float = 1.0) -> Plan:
+    """Work out a deployment; `memory_share` is its part of devices that it shares.
+
+    Raises:
+        InputError: If a name is unknown, a number is missing or the model does not fit.
+    """
+    profile = load_profile(deployment.hardware)
+    model = load_model(deployment.model)
+    if profile.kind == "cpu":
+        model = model.with_dtype("fp32")  # CPUs of the catalogue have no 16-bit arithmetic
+    model = model.with_dtype(deployment.weight_dtype, deployment.kv_cache_dtype)
+    calibration = _calibration(deployment, profile)
+    cost = StepCost(model, profile, calibration, deployment.tensor_parallel)
+    config = _scheduler(name, deployment, model, profile, memory_share)
+    return Plan(name, deployment, model, profile, calibration, cost, config)
+
+
+def _calibration(deployment: Deployment, profile: HardwareProfile) -> Calibration:
+    if deployment.calibration == "datasheet":
+        return datasheet(profile)
+    path = Path(deployment.hardware)
+    folder = path.parent if path.is_file() else None  # a calibration may lie beside the profile
+    found = load_calibration(deployment.calibration or profile.name, folder)
+    if found is None and deployment.calibration is not None:
+        raise unknown_name("calibration", deployment.calibration, ["datasheet", profile.name])
+    if found is None:
+        return datasheet(profile)
+    check_device(found, profile)
+    return found
+
+
+def default_limits(profile: HardwareProfile, tensor_parallel: int = 1) -> tuple[int, int]:
+    """(max_num_batched_tokens, max_num_seqs) of vLLM 0.32's API server (docs/scheduling.md)."""
+    size = float(profile.memory.hbm.bytes)
+    if profile.kind == "cpu":
+        return 2048 * tensor_parallel, 128 * tensor_parallel
+    if size >= 160 * _GIB:
+        return 16384, 1024
+    if size >= 70 * _GIB and "a100" not in profile.name:
+        return 8192, 1024
+    return 2048, 256
+
+
+def _scheduler(
+    name: str,
+    deployment: Deployment,
+    model: Architecture,
+    profile: HardwareProfile,
+    memory_share: float,
+) -> SchedulerConfig:
+    options = deployment.engine
+    tokens, seqs = default_limits(profile, deployment.tensor_parallel)
+    seqs = options.max_num_seqs or seqs
+    tokens = options.max_num_batched_tokens or max(tokens, seqs)
+    if tokens < seqs:
+        raise InputError(
+            f"{name}: max_num_batched_tokens {tokens} is below max_num_seqs {seqs}; vLLM refuses it"
+        )
+    found = memory(
+        model,
+        profile,
+        deployment.tensor_parallel,
+        options.gpu_memory_utilization * memory_share,
+        options.block_size,
+        tokens,
+        seqs,
+    )
+    where = f"{model.name} on {deployment.tensor_parallel} x {profile.name}"
+    blocks = kv_blocks(where, found, options.num_gpu_blocks)
+    asynchronous = options.async_scheduling
+    return SchedulerConfig(
+        num_blocks=blocks,
+        block_size=options.block_size,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=tokens,
+        max_model_len=_max_model_len(name, options, model, blocks, tokens),
+        enable_prefix_caching=options.enable_prefix_caching,
+        enable_chunked_prefill=options.enable_chunked_prefill,
+        watermark=options.watermark,
+        async_scheduling=profile.kind == "gpu" if asynchronous is None else asynchronous,
+    )
+
+
+def _max_model_len(
+    name: str, options: EngineOptions, model: Architecture, blocks: int, tokens: int
+) -> int:
+    """Longest sequence; vLLM refuses one that alone exceeds KV or, unchunked, the token budget."""
+    limits = {"KV": (blocks - 1) * options.block_size}
+    if not options.enable_chunked_prefill:
+        limits["a step without chunked prefill"] = tokens
+    wanted = options.max_model_len
+    if wanted is None:
+        return max(2, min(model.max_position_embeddings, *limits.values()))
+    for what, limit in limits.items():
+        if wanted > limit:
+            raise InputError(
+                f"{name}: max_model_len {wanted} exceeds {limit}, the tokens of {what}"
+            )
+    return wanted
