@@ -256,7 +256,7 @@ class _Runner:
         for request, _, _ in shares:
             held = 0 if request in batch.admitted else self.held[request]
             if len(request.blocks) > held:
-                gained[request.id] = request.blocks[held:]
+                gained[request.id] = [block.id for block in request.blocks[held:]]
             self.held[request] = len(request.blocks)
         return gained
 

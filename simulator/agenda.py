@@ -35,7 +35,11 @@ class Due:
 
 
 class Agenda:
-    """Calls functions at ticks [as], in the order above."""
+    """Calls functions at ticks [as], in the order above.
+
+    Attributes:
+        now: The current tick. [as]
+    """
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env: Any = env
@@ -43,14 +47,9 @@ class Agenda:
         self._queue: list[tuple[int, int, int, object]] = queue
         self._numbers: Any = self._env._eid
         self._callbacks = (self._happen,)
+        self.now: int = self._env._now
         self._tick = -1
         self._priority = 0
-
-    @property
-    def now(self) -> int:
-        """The current tick. [as]"""
-        now: int = self._env._now
-        return now
 
     def call(self, tick: int, priority: int, then: Callable[[], None]) -> Due:
         """Call `then` at `tick`, at its place within that instant, unless it is cancelled."""
@@ -66,9 +65,11 @@ class Agenda:
         """Call everything, in order, until nothing is left."""
         queue, env = self._queue, self._env
         while queue:
-            due = queue[0][3]
+            tick, _, _, due = queue[0]
+            self.now = tick
             if isinstance(due, Due):  # what env.step() would do, without the detour
-                env._now = heapq.heappop(queue)[0]
+                heapq.heappop(queue)
+                env._now = tick
                 self._happen(due)
             else:
                 env.step()
@@ -95,7 +96,7 @@ class Agenda:
                 return False
             else:
                 break
-        self._env._now = tick
+        self._env._now = self.now = tick
         self._tick, self._priority = tick, priority
         return True
 

@@ -8,13 +8,41 @@ A *block key* identifies the tokens of a full block together with everything bef
 hashable will do; two blocks are interchangeable exactly when their keys are equal.
 """
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 
 Key = Hashable
 
 
-class Kept:
+class Entry:
+    """What stands in the queue of hashed free blocks."""
+
+    __slots__ = ("after", "before")
+
+    def __init__(self) -> None:
+        self.before: Entry | None = None
+        self.after: Entry | None = None
+
+
+class Block(Entry):
+    """A physical block.
+
+    A block without a key has one holder, whoever was given it; holders of blocks with a key are
+    counted in `references`.
+    """
+
+    __slots__ = ("id", "key", "references")
+
+    def __init__(self, id: int) -> None:
+        super().__init__()
+        self.id = id
+        self.key: Key | None = None
+        self.references = 0
+
+    def __repr__(self) -> str:
+        return f"<block {self.id}>"
+
+
+class Kept(Entry):
     """Free blocks that a preempted request will look up again, and nobody else can.
 
     They are evicted from the tail, so what is left is always the head of the chain. Only its owner
@@ -24,7 +52,8 @@ class Kept:
 
     __slots__ = ("blocks",)
 
-    def __init__(self, blocks: list[int]) -> None:
+    def __init__(self, blocks: list[Block]) -> None:
+        super().__init__()
         self.blocks = blocks
 
 
@@ -36,43 +65,59 @@ class FreeList:
     a `Kept` stands for all its blocks, tail first.
     """
 
-    __slots__ = ("hashed", "hashed_blocks", "unhashed")
+    __slots__ = ("hashed", "root", "unhashed")
 
-    def __init__(self, blocks: range) -> None:
-        self.unhashed = list(reversed(blocks))  # the front of the list is the end of the stack
-        self.hashed: OrderedDict[int | Kept, None] = OrderedDict()
-        self.hashed_blocks = 0
+    def __init__(self, blocks: list[Block]) -> None:
+        self.unhashed = blocks[::-1]  # the front of the list is the end of the stack
+        self.hashed = 0
+        self.root = Entry()  # its `after` is the first in the queue, its `before` the last
+        self.root.before = self.root.after = self.root
 
     def __len__(self) -> int:
-        return len(self.unhashed) + self.hashed_blocks
+        return len(self.unhashed) + self.hashed
 
     def __iter__(self) -> Iterator[int]:
-        yield from reversed(self.unhashed)
-        for entry in self.hashed:
-            if isinstance(entry, Kept):
-                yield from reversed(entry.blocks)
-            else:
-                yield entry
+        """Ids of the free blocks, in order."""
+        found = [block.id for block in reversed(self.unhashed)]
+        entry = self.root.after
+        while entry is not None and entry is not self.root:
+            blocks = reversed(entry.blocks) if isinstance(entry, Kept) else [entry]
+            found += [block.id for block in blocks if isinstance(block, Block)]
+            entry = entry.after
+        return iter(found)
+
+    def push(self, entry: Entry) -> None:
+        """Put an entry last in the queue."""
+        root = self.root
+        last = root.before
+        assert last is not None
+        entry.before, entry.after = last, root
+        last.after = root.before = entry
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out of the queue."""
+        before, after = entry.before, entry.after
+        assert before is not None
+        assert after is not None
+        before.after, after.before = after, before
+        entry.before = entry.after = None
 
 
 class BlockPool:
     """Physical blocks of one engine: who is free, who is cached under which key.
 
-    `num_blocks` includes the null block, which is never handed out. A block without a key has one
-    holder, whoever was given it; holders of blocks with a key are counted in `references`.
+    `num_blocks` includes the null block, which is never handed out.
     """
 
-    __slots__ = ("cached", "free", "key_of", "num_blocks", "references")
+    __slots__ = ("cached", "free", "num_blocks")
 
     def __init__(self, num_blocks: int) -> None:
         if num_blocks < 2:
             raise ValueError(f"num_blocks must be >= 2 (one is the null block), not {num_blocks}")
         self.num_blocks = num_blocks
-        self.free = FreeList(range(1, num_blocks))
-        self.references = [0] * num_blocks
-        self.key_of: list[Key | None] = [None] * num_blocks
+        self.free = FreeList([Block(id) for id in range(1, num_blocks)])
         # Equal blocks may coexist; the oldest registered one is found, so the order is kept.
-        self.cached: dict[Key, int | list[int]] = {}
+        self.cached: dict[Key, Block | list[Block]] = {}
 
     @property
     def usable_blocks(self) -> int:
@@ -83,138 +128,137 @@ class BlockPool:
     def free_blocks(self) -> int:
         """Blocks that nobody holds."""
         free = self.free
-        return len(free.unhashed) + free.hashed_blocks
+        return len(free.unhashed) + free.hashed
 
     @property
     def used_blocks(self) -> int:
         """Blocks held by at least one request."""
         return self.num_blocks - 1 - self.free_blocks
 
-    def lookup(self, keys: Sequence[Key], limit: int) -> list[int]:
+    def lookup(self, keys: Sequence[Key], limit: int) -> list[Block]:
         """Return the longest chain of cached blocks for the first `limit` keys."""
-        found: list[int] = []
+        found: list[Block] = []
         cached = self.cached
-        for key in keys[:limit] if limit < len(keys) else keys:
+        for key in keys:
+            if len(found) >= limit:
+                break
             block = cached.get(key)
             if block is None:
                 break
             found.append(block[0] if isinstance(block, list) else block)
         return found
 
-    def idle(self, blocks: Sequence[int]) -> int:
+    def idle(self, blocks: list[Block]) -> int:
         """Count the cached blocks nobody holds: adopting one uses up a free block."""
-        references, count = self.references, 0
+        count = 0
         for block in blocks:
-            if references[block] == 0:
+            if block.references == 0:
                 count += 1
         return count
 
-    def adopt(self, blocks: Sequence[int]) -> None:
+    def adopt(self, blocks: list[Block]) -> None:
         """Add a holder to cached blocks; idle ones leave the free list."""
-        references, free = self.references, self.free
+        free = self.free
         for block in blocks:
-            holders = references[block]
-            if holders == 0:
-                del free.hashed[block]
-                free.hashed_blocks -= 1
-            references[block] = holders + 1
+            if block.references == 0:
+                free.remove(block)
+                free.hashed -= 1
+            block.references += 1
 
-    def keep(self, blocks: list[int]) -> Kept:
+    def keep(self, blocks: list[Block]) -> Kept:
         """Free full blocks for the one who holds them to come back to."""
         kept = Kept(blocks)
-        self.free.hashed[kept] = None
-        self.free.hashed_blocks += len(blocks)
+        self.free.push(kept)
+        self.free.hashed += len(blocks)
         return kept
 
-    def restore(self, kept: Kept) -> list[int]:
+    def restore(self, kept: Kept) -> list[Block]:
         """Give kept blocks back to their owner, as far as they are left."""
-        del self.free.hashed[kept]
-        self.free.hashed_blocks -= len(kept.blocks)
+        self.free.remove(kept)
+        self.free.hashed -= len(kept.blocks)
         return kept.blocks
 
-    def take(self, count: int) -> list[int]:
+    def take(self, count: int) -> list[Block]:
         """Hand out blocks from the front of the free list; only here does a block lose its key."""
         unhashed = self.free.unhashed
         if count == 1 and unhashed:
             return [unhashed.pop()]
-        taken = unhashed[-count:][::-1] if count else []
-        del unhashed[len(unhashed) - len(taken) :]
+        taken: list[Block] = []
+        if count and unhashed:
+            taken = unhashed[-count:]
+            taken.reverse()
+            del unhashed[len(unhashed) - len(taken) :]
         if len(taken) < count:
             self._evict(count - len(taken), taken)
         return taken
 
-    def _evict(self, count: int, taken: list[int]) -> None:
+    def _evict(self, count: int, taken: list[Block]) -> None:
         """Hand out the least recently used cached blocks; nobody can find them any more."""
-        hashed = self.free.hashed
-        self.free.hashed_blocks -= count
-        while count:
-            entry, _ = hashed.popitem(last=False)
-            if isinstance(entry, Kept):
-                blocks = entry.blocks
-                left = len(blocks) - count
-                if left > 0:
-                    hashed[entry] = None
-                    hashed.move_to_end(entry, last=False)
-                    taken += blocks[: left - 1 : -1]
-                    del blocks[left:]
-                    return
-                taken += blocks[::-1]
-                count -= len(blocks)
-                blocks.clear()
-            else:
+        free = self.free
+        free.hashed -= count
+        while count > 0:
+            entry = free.root.after
+            if isinstance(entry, Block):
+                free.remove(entry)
                 self._forget(entry)
                 taken.append(entry)
                 count -= 1
+            else:
+                assert isinstance(entry, Kept)
+                blocks = entry.blocks
+                left = max(len(blocks) - count, 0)
+                tail = blocks[left:]
+                tail.reverse()
+                taken += tail
+                count -= len(tail)
+                del blocks[left:]
+                if left == 0:
+                    free.remove(entry)
 
-    def _forget(self, block: int) -> None:
+    def _forget(self, block: Block) -> None:
         """Take a block's key away; an equal block may still be found under it."""
-        key = self.key_of[block]
-        self.key_of[block] = None
-        found = self.cached.pop(key)
+        key = block.key
+        block.key = None
+        found = self.cached[key]
         if isinstance(found, list):
             found.remove(block)
-            if found:
-                self.cached[key] = found
+            if not found:
+                del self.cached[key]
+        else:
+            del self.cached[key]
 
-    def register(self, block: int, key: Key) -> None:
+    def register(self, block: Block, key: Key) -> None:
         """Make a full block findable under `key`; it has one holder."""
-        self.references[block] = 1
-        self.key_of[block] = key
+        block.references = 1
+        block.key = key
         found = self.cached.get(key)
         if found is None:
             self.cached[key] = block
         elif isinstance(found, list):
             found.append(block)
-        elif found != block:  # an equal block is there already
+        elif found is not block:  # an equal block is there already
             self.cached[key] = [found, block]
 
-    def register_all(self, blocks: Sequence[int], keys: Sequence[Key]) -> None:
-        """`register` for blocks that have no key yet; those that have one are left alone."""
-        key_of = self.key_of
-        for index, block in enumerate(blocks):
-            if key_of[block] is None:
-                self.register(block, keys[index])
-
-    def release(self, blocks: Sequence[int]) -> None:
+    def release(self, blocks: list[Block]) -> None:
         """Give up one hold on each block, tail to head.
 
         Blocks that nobody holds any more go to the free list: those without a key to the front
         (the tail block ends up first), those with a key to the back (tail evicted before head).
         """
-        references, key_of, free = self.references, self.key_of, self.free
-        unhashed = []
+        free = self.free
+        unhashed: list[Block] = []
         for block in reversed(blocks):
-            if key_of[block] is None:
+            if block.key is None:
                 unhashed.append(block)
             else:
-                holders = references[block] - 1
-                references[block] = holders
-                if holders == 0:
-                    free.hashed[block] = None
-                    free.hashed_blocks += 1
-        unhashed.reverse()
-        free.unhashed.extend(unhashed)
+                block.references -= 1
+                if block.references == 0:
+                    free.push(block)
+                    free.hashed += 1
+        if unhashed:
+            unhashed.reverse()
+            free.unhashed += unhashed
 
-    def release_unhashed(self, blocks: Sequence[int]) -> None:
+    def release_unhashed(self, blocks: list[Block]) -> None:
         """`release` for blocks none of which has a key."""
-        self.free.unhashed.extend(blocks)
+        self.free.unhashed += blocks

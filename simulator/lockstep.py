@@ -310,15 +310,22 @@ class LockstepScheduler(Scheduler):
         return batch
 
     def _take_blocks(self, steps: int) -> None:
-        size, order = self._size, list[Request]()
-        buckets = sorted(((key - self.steps) % size, key) for key in self._buckets)
-        for cycle in range(0, steps, size):
-            for offset, key in buckets:
-                if cycle + offset < steps:
-                    order.extend(self._buckets[key])
+        """Give out the blocks of coming quiet steps, in the order of those steps."""
+        cycles, rest = divmod(steps, self._size)
+        order = self._needing_a_block(self._size) * cycles if cycles else []
+        order += self._needing_a_block(rest)
         blocks = self.pool.take(len(order))
         for place, request in enumerate(order):
             request.blocks.append(blocks[place])
         if self._outputs_shared:
             for step in range(self.steps, self.steps + steps):
                 self._register_decoded(step)
+
+    def _needing_a_block(self, steps: int) -> list[Request]:
+        """Decoders that need a block in the coming steps, at most a cycle of them, in order."""
+        order: list[Request] = []
+        for step in range(self.steps, self.steps + steps):
+            needy = self._buckets.get(step % self._size)
+            if needy:
+                order.extend(needy)
+        return order

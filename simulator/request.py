@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-from ttcsim.simulator.kv_cache import Kept, Key
+from ttcsim.simulator.kv_cache import Block, Kept, Key
 
 
 class Status(Enum):
@@ -68,7 +68,7 @@ class Request:
         self.id = id
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
-        self.keys = keys
+        self.keys: Sequence[Key] = keys
         self.output_keys = output_keys
         self.prompt_blocks = len(keys)
         self.arrival = arrival
@@ -81,7 +81,7 @@ class Request:
         self.hold = 0
         self.inflight = 0
         self.stale = 0
-        self.blocks: list[int] = []
+        self.blocks: list[Block] = []
         self.registered = 0
         self.kept: Kept | None = None
         self.next_eligible_step = 0

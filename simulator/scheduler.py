@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from ttcsim.simulator.kv_cache import BlockPool, Kept
+from ttcsim.simulator.kv_cache import Block, BlockPool, Kept
 from ttcsim.simulator.request import Batch, Request, Status
 
 
@@ -231,7 +231,7 @@ class Scheduler:
         self,
         request: Request,
         tokens: int,
-        hits: list[int] | None = None,
+        hits: list[Block] | None = None,
         kept: Kept | None = None,
         waiting: bool = False,
     ) -> bool:
@@ -310,12 +310,14 @@ class Scheduler:
 
     def _register_outputs(self, request: Request, output_keys: int) -> None:
         """Register full blocks that end in the output, which only now others can look up."""
-        keys = request.keys
+        keys = list(request.keys)
         if len(keys) < request.registered:
-            more = range(output_keys | len(keys), output_keys | request.registered)
-            request.keys = keys = [*keys, *more]
-        outputs = slice(request.prompt_blocks, request.registered)
-        self.pool.register_all(request.blocks[outputs], keys[outputs])
+            keys += range(output_keys | len(keys), output_keys | request.registered)
+            request.keys = keys
+        for index in range(request.prompt_blocks, request.registered):
+            block = request.blocks[index]
+            if block.key is None:  # it was not found in the cache
+                self.pool.register(block, keys[index])
 
     # -- after the pass, after the step --------------------------------------------------------
 

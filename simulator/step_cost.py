@@ -14,7 +14,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
 from ttcsim.simulator.operators import Operators
 from ttcsim.simulator.power import power_lines
-from ttcsim.simulator.step_row import TICKS_PER_S, StepRow
+from ttcsim.simulator.step_row import TICKS_PER_S, EnergyLine, StepRow
 
 
 class Prefill:
@@ -60,12 +60,11 @@ class StepCost:
         self._by_decoders: dict[int, tuple[float, float, float]] = {}
         context_s, context_flops = self.operators.context_token
         self._context_ticks = round(context_s * TICKS_PER_S)
-        # (watts, joules per FLOP, watts saved in all-reduces, energy per context token [aJ])
-        self._lines: list[tuple[float, float, float, int]] = []
+        self._lines: list[EnergyLine] = []
         for line in power_lines(calibration.power, float(profile.power.max_w), tensor_parallel):
             joules = line.j_per_flop * context_flops * TICKS_PER_S
             slope = round(line.watts * self._context_ticks + joules)
-            self._lines.append((line.watts, line.j_per_flop, line.saved_w, slope))
+            self._lines.append(EnergyLine(line.watts, line.j_per_flop, line.saved_w, slope))
         attention = self.operators.prefill_attention
         self._layers: int = model.layers
         self._prefill_latency_s: float = attention.latency_s
@@ -95,19 +94,15 @@ class StepCost:
             attention_s, attention_flops = self._prefill_attention(prefills)
             seconds += attention_s
             flops += attention_flops
-        duration = round(seconds * TICKS_PER_S)
-        pieces = []
-        for watts, j_per_flop, saved_w, slope in self._lines:
-            joules = (j_per_flop * flops - saved_w * all_reduce_s) * TICKS_PER_S
-            pieces.append((round(watts * duration + joules), slope))
-        return StepRow(duration, self._context_ticks, pieces)
+        duration = int(seconds * 1e18 + 0.5)
+        return StepRow(duration, self._context_ticks, self._lines, flops, all_reduce_s)
 
     def decode_duration(self, decoders: int, spread: int, context: int) -> int:
         """Duration of a pure decode step. [as]"""
         decode_s, _, tail_s = self._of_decoders(decoders)
         seconds = self._of_tokens(decoders)[0] + self._of_samples(decoders)[0] + decode_s
         seconds += tail_s * spread
-        return round(seconds * TICKS_PER_S) + self._context_ticks * context
+        return int(seconds * 1e18 + 0.5) + self._context_ticks * context
 
     # -- parts, each kept for the next step like it ----------------------------------------------
 

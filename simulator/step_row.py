@@ -1,27 +1,52 @@
 """The cost of one step as lines in its decoders' summed context, in exact integers."""
 
-from collections.abc import Sequence
+import math
 
 TICKS_PER_S = 10**18
 """Resolution of time (attoseconds) and energy (attojoules); a step has about 1e16 ticks."""
+
+_CLEAR = 1e-12
+"""Lines whose energies differ by more than this share of them are told apart by floats."""
+
+
+class EnergyLine:
+    """A bound on the energy of steps: fixed + per_context·C, with `fixed` following from the step.
+
+    fixed = watts·duration + (j_per_flop·FLOPs - saved_w·all-reduce time)·TICKS_PER_S [aJ], for all
+    devices of an engine; `per_context` is in attojoules per token of the decoders' context C.
+    """
+
+    __slots__ = ("j_per_flop", "per_context", "saved_w", "watts")
+
+    def __init__(self, watts: float, j_per_flop: float, saved_w: float, per_context: int) -> None:
+        self.watts = watts
+        self.j_per_flop = j_per_flop
+        self.saved_w = saved_w
+        self.per_context = per_context
 
 
 class StepRow:
     """Duration and energy of a step as functions of the decoders' summed context C.
 
-    duration(C) = duration + duration_per_context·C; energy(C) = min over pieces of
-    (fixed + per_context·C), because tangents of the concave power limit bound it from above.
-    Integers: [as] and [aJ].
+    duration(C) = duration + duration_per_context·C [as]; energy(C) = min over lines of
+    (fixed + per_context·C) [aJ], because tangents of the concave power limit bound it from above.
     """
 
-    __slots__ = ("duration", "duration_per_context", "energy")
+    __slots__ = ("_all_reduce_s", "_flops", "_lines", "duration", "duration_per_context")
 
     def __init__(
-        self, duration: int, duration_per_context: int, energy: Sequence[tuple[int, int]]
+        self,
+        duration: int,
+        duration_per_context: int,
+        lines: list[EnergyLine],
+        flops: float = 0.0,
+        all_reduce_s: float = 0.0,
     ) -> None:
         self.duration = duration
         self.duration_per_context = duration_per_context
-        self.energy = energy
+        self._lines = lines
+        self._flops = flops
+        self._all_reduce_s = all_reduce_s
 
     def duration_at(self, context: int) -> int:
         """Duration of the step with this summed context. [as]"""
@@ -29,13 +54,28 @@ class StepRow:
 
     def energy_piece(self, context: int) -> tuple[int, int]:
         """The (fixed, per context token) energy that applies at this summed context. [aJ]"""
-        best = self.energy[0]
-        least = best[0] + best[1] * context
-        for piece in self.energy[1:]:
-            energy = piece[0] + piece[1] * context
+        line = self._least(context)
+        return self._fixed(line), line.per_context
+
+    def _least(self, context: int) -> EnergyLine:
+        """The lowest line here: by floats if they can tell, in integers if not."""
+        duration, flops, all_reduce_s = float(self.duration), self._flops, self._all_reduce_s
+        lowest = self._lines[0]
+        least = second = math.inf
+        for line in self._lines:
+            joules = line.j_per_flop * flops - line.saved_w * all_reduce_s
+            energy = line.watts * duration + joules * 1e18 + float(line.per_context) * context
             if energy < least:
-                best, least = piece, energy
-        return best
+                lowest, least, second = line, energy, least
+            elif energy < second:
+                second = energy
+        if second - least > least * _CLEAR:
+            return lowest
+        return min(self._lines, key=lambda line: self._fixed(line) + line.per_context * context)
+
+    def _fixed(self, line: EnergyLine) -> int:
+        joules = line.j_per_flop * self._flops - line.saved_w * self._all_reduce_s
+        return int(line.watts * float(self.duration) + joules * 1e18 + 0.5)
 
     def durations(self, steps: int, context: int, decoders: int) -> int:
         """Summed duration of `steps` steps, the first at `context`, growing by `decoders`. [as]"""
@@ -45,11 +85,11 @@ class StepRow:
     def energies(self, steps: int, context: int, decoders: int) -> list[tuple[int, int, int]]:
         """Pieces (steps, fixed, per context) that cover a stretch of steps, in order. [aJ]
 
-        Each piece of a minimum of lines applies on an interval, so equal ends mean no change.
+        Each line is the lowest on an interval, so equal ends mean no change.
         """
-        first = self.energy_piece(context)
-        if steps == 1 or first == self.energy_piece(context + decoders * (steps - 1)):
-            return [(steps, first[0], first[1])]
+        first = self._least(context)
+        if steps == 1 or first is self._least(context + decoders * (steps - 1)):
+            return [(steps, self._fixed(first), first.per_context)]
         half = steps // 2
         return self.energies(half, context, decoders) + self.energies(
             steps - half, context + decoders * half, decoders

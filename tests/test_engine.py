@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import SMALL, Script, cost, question, rows, run, scenario, trace
 
-from ttcsim.simulator.agenda import Agenda
+from ttcsim.simulator.agenda import NORMAL, Agenda
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.engine import Engine, StuckError
 from ttcsim.simulator.lockstep import LockstepScheduler
@@ -412,17 +412,15 @@ class Bench:
     """One engine without strategies: requests in, ends out."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.env = simpy.Environment()
+        self.agenda = Agenda(simpy.Environment())
         self.device = Device(70.0)
         self.ended: list[Request] = []
         self.engine = Engine(
-            Agenda(self.env), scheduler, cost(), self.device, 0, 0, print, self.ended.append
+            self.agenda, scheduler, cost(), self.device, 0, 0, print, self.ended.append
         )
 
     def at(self, seconds: float, then: Any) -> None:
-        event = self.env.timeout(round(seconds * TICKS_PER_S))
-        assert event.callbacks is not None
-        event.callbacks.append(lambda _: then())
+        self.agenda.call(round(seconds * TICKS_PER_S), NORMAL, then)
 
 
 @pytest.mark.parametrize("kind", [Scheduler, LockstepScheduler])
@@ -433,7 +431,7 @@ def test_blocks_come_back_and_joules_are_whole(kind: type[Scheduler], asynchrono
     for number, request in enumerate(requests):
         bench.at(0.011 * number, lambda request=request: bench.engine.submit(request))
     bench.at(0.1, lambda: bench.engine.cancel(requests[2]))
-    bench.env.run()
+    bench.agenda.run()
     pool, ledger = bench.engine.scheduler.pool, bench.engine.ledger
     assert pool.used_blocks == 0
     assert sorted(pool.free) == list(range(1, 60))
@@ -453,8 +451,8 @@ def test_blocks_come_back_and_joules_are_whole(kind: type[Scheduler], asynchrono
 
 def test_nothing_waits_in_an_empty_engine() -> None:
     bench = Bench(LockstepScheduler(SchedulerConfig(num_blocks=20)))
-    bench.env.run()
-    assert bench.env.now == 0
+    bench.agenda.run()
+    assert bench.agenda.now == 0
     assert bench.device.busy_ticks == 0
 
 
@@ -467,7 +465,7 @@ def test_a_request_that_can_never_be_admitted_is_named(monkeypatch: pytest.Monke
     bench = Bench(Scheduler(config))
     bench.engine.submit(Request("too-long", 300, 5))
     with pytest.raises(StuckError, match="too-long starves"):
-        bench.env.run()
+        bench.agenda.run()
 
 
 # -- strategies that cannot go on --------------------------------------------------------------

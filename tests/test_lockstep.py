@@ -262,7 +262,7 @@ def ids(requests: Any) -> list[str]:
 def facts(request: Request) -> tuple[Any, ...]:
     return (
         request.status,
-        request.blocks,
+        [block.id for block in request.blocks],
         request.preemptions,
         request.cached_tokens,
         request.recomputed_tokens,
@@ -477,12 +477,10 @@ class CheckedLoop(Loop):
     def check(self) -> None:
         pool, requests = self.main.pool, [first for first, *_ in self.requests.values()]
         holders = Counter(block for request in requests for block in request.blocks)
-        for block in range(pool.num_blocks):  # a block without a key has one holder at most
-            if pool.key_of[block] is None:
-                assert holders[block] <= 1
-            else:
-                assert holders[block] == pool.references[block]
-        assert set(pool.free) == {b for b in range(1, pool.num_blocks) if not holders[b]}
+        for block, held in holders.items():  # a block without a key has one holder at most
+            assert held == (1 if block.key is None else block.references)
+        held_ids = {block.id for block in holders}
+        assert set(pool.free) == set(range(1, pool.num_blocks)) - held_ids
         assert pool.used_blocks + len(pool.free) == pool.usable_blocks
         active = self.config.max_num_active_seqs or self.config.max_num_seqs
         assert len(self.main.running) <= active

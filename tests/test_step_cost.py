@@ -14,7 +14,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.hwprofiles.quantity import Quantity
 from ttcsim.simulator.model_catalogue import load_model
 from ttcsim.simulator.step_cost import Prefill, StepCost
-from ttcsim.simulator.step_row import TICKS_PER_S, StepRow
+from ttcsim.simulator.step_row import TICKS_PER_S, EnergyLine, StepRow
 
 DENSE, MOE = "Llama-3.1-8B", "Qwen3-30B-A3B"
 COSTS = {(model, tp): cost(model, tp=tp) for model in (DENSE, MOE) for tp in (1, 2)}
@@ -200,7 +200,7 @@ def stretch_energies(row: StepRow, steps: int, context: int, decoders: int) -> l
 def test_pieces_follow_the_lowest_line_through_every_bend(
     lines: list[tuple[int, int]], steps: int, context: int, decoders: int
 ) -> None:
-    row = StepRow(1, 1, tuple(lines))
+    row = StepRow(1, 1, [EnergyLine(fixed, 0.0, 0.0, slope) for fixed, slope in lines])
     contexts = [context + decoders * step for step in range(steps)]
     lowest = [min(fixed + slope * c for fixed, slope in lines) for c in contexts]
     assert stretch_energies(row, steps, context, decoders) == lowest
