@@ -47,7 +47,7 @@ class Agenda:
         self._queue: list[tuple[int, int, int, object]] = queue
         self._numbers: Any = self._env._eid
         self._callbacks = (self._happen,)
-        self.now: int = self._env._now
+        self.now = int(env.now)
         self._tick = -1
         self._priority = 0
 
