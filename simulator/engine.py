@@ -184,19 +184,19 @@ class Engine:
         for request in self._inbox:
             self.scheduler.add(request)
         self._inbox.clear()
-        self._abort()
+        if self._aborts:
+            self._abort()
 
     def _abort(self) -> None:
-        if self._aborts:
-            unseen = set(self._inbox)
-            aborts, self._aborts = self._aborts, []
-            for request in aborts:
-                if request in unseen:
-                    self._aborts.append(request)  # first it has to be seen
-                elif request.status in (Status.WAITING, Status.RUNNING):
-                    self.scheduler.abort(request)
-                    self._left(request)
-                    self._on_end(request)
+        unseen = set(self._inbox)
+        aborts, self._aborts = self._aborts, []
+        for request in aborts:
+            if request in unseen:
+                self._aborts.append(request)  # first it has to be seen
+            elif request.status is Status.WAITING or request.status is Status.RUNNING:
+                self.scheduler.abort(request)
+                self._left(request)
+                self._on_end(request)
 
     def _schedule(self) -> Batch:
         batch = self.scheduler.schedule()
@@ -206,10 +206,10 @@ class Engine:
         if not _nonempty(batch):
             self._flights.append(Flight(batch, None, 0))
             return batch
-        prefills = tuple(
-            Prefill(tokens, request.computed - tokens, batch.samples[request] is not None)
-            for request, tokens in batch.prefills.items()
-        )
+        prefills: list[Prefill] = []
+        for request, tokens in batch.prefills.items():
+            samples = batch.samples[request] is not None
+            prefills.append(Prefill(tokens, request.computed - tokens, samples))
         spread = batch.decoders * batch.longest_context - batch.context_tokens
         row = self.cost.row(batch.decoders, spread, prefills)
         decode_duration = 0
@@ -222,8 +222,14 @@ class Engine:
 
     def _guard(self, batch: Batch) -> None:
         """vLLM itself can loop without progress; say so instead of looping along."""
-        progress = batch.decoders or any(n is not None for n in batch.samples.values())
-        self._fruitless = 0 if progress else self._fruitless + 1
+        if batch.decoders:
+            self._fruitless = 0
+            return
+        for sample in batch.samples.values():
+            if sample is not None:
+                self._fruitless = 0
+                return
+        self._fruitless += 1
         if self._fruitless > FRUITLESS_STEPS:
             starving = next(iter(batch.prefills or self.scheduler.waiting))
             raise StuckError(f"no token in {self._fruitless} steps: {starving.id} starves")
@@ -242,10 +248,14 @@ class Engine:
     def _step_ends(self) -> None:
         """The oldest batch has run: deliver, start the next one, come round the loop."""
         flight = self._flights.popleft()
+        self._book(flight)
+        self._come_back(flight.batch)
+
+    def _come_back(self, batch: Batch) -> None:
+        """Hand out what a batch has brought; the next one, if there is one, starts."""
         self._ends_at = None
         self.last_end = self._now
-        self._book(flight)
-        self._deliver(flight.batch)
+        self._deliver(batch)
         self.device.release()
         self._start_oldest()
         self._boundary_soon()
@@ -260,11 +270,14 @@ class Engine:
     def _deliver(self, batch: Batch) -> None:
         """Drop what was cancelled while the batch ran, then hand out its tokens."""
         self._note()
-        sampled = [r for r in batch.prefills if batch.samples[r] is not None]
-        if self._lockstep is not None:
-            for request in sampled:
-                self.ledger.start(request)
-        self._abort()
+        sampled: list[Request] = []
+        for request in batch.prefills:
+            if batch.samples[request] is not None:
+                sampled.append(request)
+                if self._lockstep is not None:
+                    self.ledger.start(request)
+        if self._aborts:
+            self._abort()
         finished = self.scheduler.update(batch)
         for request in sampled:
             if request.status is not Status.ABORTED:
@@ -334,23 +347,27 @@ class Engine:
                 self._end_at(stretch.end(steps))
 
     def _stretch_ends(self) -> None:
-        """Book all steps but the last `depth`, which then end or run on like any other."""
+        """Book the steps that have run; asynchronously, the last one has yet to."""
         stretch, self._stretch = self._stretch, None
         assert stretch is not None
         assert self._lockstep is not None
         batch = self._lockstep.advance(stretch.steps)
-        quiet = stretch.steps - 1
-        if stretch.queued and quiet:
+        if not stretch.queued:
+            self._book_quiet(stretch, stretch.steps)
+            self._come_back(batch)
+            return
+        if stretch.steps > 1:
             self._book(self._flights.popleft())
-            quiet -= 1
-        if quiet:
-            context, decoders, row = stretch.context, stretch.decoders, stretch.row
-            self.device.busy_ticks += row.durations(quiet, context, decoders)
-            self.ledger.stretch(quiet, context, decoders, row)
-        if stretch.queued and not self._flights:
+            self._book_quiet(stretch, stretch.steps - 2)
             self._flights.append(self._flight_of(stretch, batch.context_tokens - batch.decoders))
         self._flights.append(self._flight_of(stretch, batch.context_tokens, batch))
         self._step_ends()
+
+    def _book_quiet(self, stretch: Stretch, steps: int) -> None:
+        if steps:
+            context, decoders, row = stretch.context, stretch.decoders, stretch.row
+            self.device.busy_ticks += row.durations(steps, context, decoders)
+            self.ledger.stretch(steps, context, decoders, row)
 
     @staticmethod
     def _flight_of(stretch: Stretch, context: int, batch: Batch | None = None) -> Flight:

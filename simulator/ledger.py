@@ -6,19 +6,9 @@ follows each one's own context. Rounding remainders are kept, so everything sums
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
 
 from ttcsim.simulator.request import Batch, Request
 from ttcsim.simulator.step_row import StepRow
-
-
-@dataclass(slots=True)
-class Mark:
-    """State of the running sums when a request started to decode."""
-
-    share: int
-    slope: int
-    moment: int
 
 
 class EnergyLedger:
@@ -103,14 +93,17 @@ class EnergyLedger:
     def start(self, request: Request) -> None:
         """A request was prefilled in the step just booked; it pays for its steps from now on."""
         if request.decoding or request.last_step > self.steps:
-            request.energy_mark = Mark(self._share, self._slope, self._moment)
+            request.owes_energy = True
+            request.paid_share = self._share
+            request.paid_slope = self._slope
+            request.paid_moment = self._moment
 
     def leave(self, request: Request) -> None:
         """A decoding request finished, was cancelled or preempted: book what it owes.
 
         Steps of it that are still in flight are booked when they have run.
         """
-        if request.energy_mark is None:
+        if not request.owes_energy:
             return
         if request.last_step > self.steps:
             self._late[request.last_step].append(request)
@@ -123,10 +116,9 @@ class EnergyLedger:
                 self._settle(request)
 
     def _settle(self, request: Request) -> None:
-        mark = request.energy_mark
         request.energy += (
-            self._share - mark.share
-            + request.base * (self._slope - mark.slope)
-            + self._moment - mark.moment
+            self._share - request.paid_share
+            + request.base * (self._slope - request.paid_slope)
+            + self._moment - request.paid_moment
         )  # fmt: skip
-        request.energy_mark = None
+        request.owes_energy = False

@@ -40,16 +40,17 @@ class Request:
         cached_tokens: Prefix-cache hits at the first admission, None before it.
         recomputed_tokens: Tokens whose KV was computed again after a preemption.
         decoding, base, place, last_step: Lock-step state, see `lockstep.py`.
-        energy, energy_mark: Energy booked so far [aJ] and the books' state, see `ledger.py`.
+        energy: Energy booked so far. [aJ]
+        owes_energy, paid_share, paid_slope, paid_moment: See `ledger.py`.
         tag: Whatever the owner of the request wants to find again.
     """
 
     __slots__ = (
-        "arrival", "base", "blocks", "cached_tokens", "computed", "decoding", "energy",
-        "energy_mark", "hold", "id", "inflight", "kept", "keys", "last_step", "lost_tokens",
-        "max_tokens", "next_eligible_step", "output_keys", "outputs", "place", "preemptions",
-        "priority", "prompt_blocks", "prompt_tokens", "recomputed_tokens", "registered",
-        "resumed_at", "stale", "status", "stop_at", "tag",
+        "arrival", "base", "blocks", "cached_tokens", "computed", "decoding", "energy", "hold",
+        "id", "inflight", "kept", "keys", "last_step", "lost_tokens", "max_tokens",
+        "next_eligible_step", "output_keys", "outputs", "owes_energy", "paid_moment", "paid_share",
+        "paid_slope", "place", "preemptions", "priority", "prompt_blocks", "prompt_tokens",
+        "recomputed_tokens", "registered", "resumed_at", "stale", "status", "stop_at", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +96,10 @@ class Request:
         self.recomputed_tokens = 0
         self.cached_tokens: int | None = None
         self.energy = 0
-        self.energy_mark: Any = None
+        self.owes_energy = False
+        self.paid_share = 0
+        self.paid_slope = 0
+        self.paid_moment = 0
 
     @property
     def known(self) -> int:

@@ -14,7 +14,7 @@ from ttcsim.simulator.cluster import Cluster, make_clusters
 from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.recorder import QuestionRecord, Recorder
 from ttcsim.simulator.request import Request
-from ttcsim.simulator.scenario import FrontEnd, Scenario
+from ttcsim.simulator.scenario import Scenario
 from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller, Wait
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.arrivals import ClosedLoop
@@ -52,7 +52,8 @@ class Run:
         self._seed: int = scenario.seed
         self._dprime: float = scenario.dprime
         self._resample: bool = scenario.resample
-        self._front_end: FrontEnd = scenario.front_end
+        self._ingest = round(scenario.front_end.ingest_s * TICKS_PER_S)
+        self._output = round(scenario.front_end.output_s * TICKS_PER_S)
         self._strategy: Strategy = scenario.strategy
         self._scored: bool = scenario.strategy.scored()
         self._samples: int = scenario.strategy.samples()
@@ -139,7 +140,12 @@ class Run:
         prompt = self._space.prompt(question.prompt_tokens, prefix)
         asked = Asked(question, self._seed, prompt, self._dprime, self._resample, self._space)
         caller = SimulatedCaller(
-            self._agenda, self._served, asked, self._front_end, self.recorder.call_ended
+            self._agenda,
+            self._served,
+            asked,
+            self._ingest,
+            self._output,
+            self.recorder.call_ended,
         )
         self.recorder.opened(record, caller)
         program = self._strategy.run(asked, caller)

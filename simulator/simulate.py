@@ -48,7 +48,7 @@ def simulate(
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A run lets go of what it no longer needs by itself; looking for cycles takes a third of it."""
+    """A run drops what it no longer needs by itself; looking for cycles is a third of its time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -7,7 +7,6 @@ from ttcsim.simulator.agenda import NORMAL, Agenda
 from ttcsim.simulator.cluster import Cluster
 from ttcsim.simulator.engine import Engine
 from ttcsim.simulator.request import Request, Status
-from ttcsim.simulator.scenario import FrontEnd
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call
@@ -114,7 +113,7 @@ class SimulatedCaller:
         agenda: The clock, in attoseconds.
         clusters: Deployments by name.
         asked: The question.
-        front_end: Latency around the engines.
+        ingest, output: Latency before and after the engines. [as]
         record: Called with every call that ends.
     """
 
@@ -123,15 +122,16 @@ class SimulatedCaller:
         agenda: Agenda,
         clusters: dict[str, Cluster],
         asked: Asked,
-        front_end: FrontEnd,
+        ingest: int,
+        output: int,
         record: Callable[[CallRecord], None],
     ) -> None:
         self._agenda = agenda
         self._clusters = clusters
         self._asked = asked
         self._id = asked.id
-        self._ingest = round(front_end.ingest_s * TICKS_PER_S)
-        self._output = round(front_end.output_s * TICKS_PER_S)
+        self._ingest = ingest
+        self._output = output
         self._record = record
         self._finished = 0
         self.calls: list[CallRecord] = []
@@ -231,9 +231,7 @@ class SimulatedCaller:
             tag=record,
         )
         if self._ingest:
-            self._agenda.call(
-                self._agenda.now + self._ingest, NORMAL, lambda: self._submit(record)
-            )
+            self._agenda.call(self._agenda.now + self._ingest, NORMAL, lambda: self._submit(record))
         else:
             self._submit(record)
         return call

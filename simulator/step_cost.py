@@ -9,6 +9,8 @@ closed-form sum. Inside, time is in attoseconds and energy in attojoules, as int
 exact.
 """
 
+from collections.abc import Sequence
+
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
@@ -74,7 +76,7 @@ class StepCost:
         self._context_token_s: float = attention.context_token_s
         self.row(1)  # missing numbers show up now, not in the middle of a run
 
-    def row(self, decoders: int, spread: int = 0, prefills: tuple[Prefill, ...] = ()) -> StepRow:
+    def row(self, decoders: int, spread: int = 0, prefills: Sequence[Prefill] = ()) -> StepRow:
         """Cost of a step as a function of the decoders' summed context.
 
         `spread` is decoders · longest context - summed context of the decoders: how uneven they
@@ -124,7 +126,7 @@ class StepCost:
             found = self._by_decoders[decoders] = self.operators.by_decoders(decoders)
         return found
 
-    def _prefill_attention(self, prefills: tuple[Prefill, ...]) -> tuple[float, float]:
+    def _prefill_attention(self, prefills: Sequence[Prefill]) -> tuple[float, float]:
         """(seconds, FLOPs) of attention for the step's chunks of prompt."""
         seconds = flops = 0.0
         for prefill in prefills:
