@@ -12,7 +12,7 @@ from ttcsim.simulator.step_row import StepRow
 
 
 class EnergyLedger:
-    """Energy of one engine by request. [aJ]
+    """Energy of one engine by request. [10 aJ]
 
     In lock-step all decoders pay the same share per step and the same rate per context token, so
     running sums over steps replace a payment per request and step: a request that decoded in steps
@@ -84,8 +84,8 @@ class EnergyLedger:
         if not decoders:
             self.remainder += count * fixed
             return
-        share, rest = divmod(fixed, decoders)
-        self.remainder += count * rest
+        share = fixed // decoders
+        self.remainder += count * (fixed - share * decoders)
         self._share += count * share
         self._slope += count * slope
         self._moment += slope * (count * self.steps + count * (count - 1) // 2)

@@ -9,9 +9,14 @@ once where nothing can be decided.
 """
 
 import heapq
+from typing import Final
 
 from ttcsim.simulator.request import Batch, Request, Status
 from ttcsim.simulator.scheduler import Scheduler, SchedulerConfig
+
+_PLACES: Final = 32
+"""Bits for a place, the number of an admission, in what stands in a heap."""
+_PLACE: Final = (1 << _PLACES) - 1
 
 
 def decodes_in_lockstep(config: SchedulerConfig) -> bool:
@@ -45,9 +50,11 @@ class LockstepScheduler(Scheduler):
         self.context_tokens = 0
         self._partial: Request | None = None
         self._buckets: dict[int, dict[Request, None]] = {}  # by step (mod size) of the next block
-        self._finish: list[tuple[int, int, Request]] = []
-        self._longest: list[tuple[int, int, Request]] = []
         self._places = 0
+        self._at_place: dict[int, Request] = {}  # decoders by place
+        # Heaps over decoders and some that were, which are passed over: a number with a place.
+        self._finish: list[int] = []
+        self._longest: list[int] = []
         self._in_flight = 0
         self._unsettled: dict[int, list[tuple[int, Request]]] = {}
         self._outputs_shared = False
@@ -155,14 +162,16 @@ class LockstepScheduler(Scheduler):
         self._buckets.setdefault(-request.base % self._size, {})[request] = None
         self.decoders += 1
         self.context_tokens += request.computed
+        self._at_place[request.place] = request
         last_context = request.prompt_tokens + self._output_limit(request) - 1
-        heapq.heappush(self._finish, (last_context - request.base, request.place, request))
-        heapq.heappush(self._longest, (-request.base, request.place, request))
+        heapq.heappush(self._finish, (last_context - request.base) << _PLACES | request.place)
+        heapq.heappush(self._longest, -request.base << _PLACES | request.place)
 
     def _stop_decoding(self, request: Request) -> None:
         request.computed = request.base + self.steps
         request.decoding = False
         request.last_step = self.steps
+        del self._at_place[request.place]
         key = -request.base % self._size
         del self._buckets[key][request]
         if not self._buckets[key]:
@@ -173,9 +182,11 @@ class LockstepScheduler(Scheduler):
     def _last_tokens(self) -> list[tuple[int, Request]]:
         """Take out of the group whoever samples its last token in this step."""
         last: list[tuple[int, Request]] = []
-        while self._finish and self._finish[0][0] <= self.steps:
-            _, place, request = heapq.heappop(self._finish)
-            if request.decoding and request.place == place:
+        heap = self._finish
+        while heap and heap[0] >> _PLACES <= self.steps:
+            place = heapq.heappop(heap) & _PLACE
+            request = self._at_place.get(place)
+            if request is not None:
                 self._stop_decoding(request)
                 last.append((place, request))
         return last
@@ -186,9 +197,9 @@ class LockstepScheduler(Scheduler):
         """Longest context among the decoders, 0 without any. [tokens]"""
         heap = self._longest
         while heap:
-            minus_base, place, request = heap[0]
-            if request.decoding and request.place == place:
-                return self.steps - minus_base
+            first = heap[0]
+            if first & _PLACE in self._at_place:
+                return self.steps - (first >> _PLACES)
             heapq.heappop(heap)
         return 0
 
@@ -270,12 +281,10 @@ class LockstepScheduler(Scheduler):
             return 0
         if self.waiting and not (self._blocked and not self._outputs_shared):
             return 0
-        while True:
-            last_step, place, request = self._finish[0]
-            if request.decoding and request.place == place:
-                break
-            heapq.heappop(self._finish)
-        return self._steps_until_full(last_step - self.steps)
+        heap = self._finish
+        while heap[0] & _PLACE not in self._at_place:
+            heapq.heappop(heap)
+        return self._steps_until_full((heap[0] >> _PLACES) - self.steps)
 
     def _steps_until_full(self, limit: int) -> int:
         """Decode steps that the free blocks allow, at most `limit`."""

@@ -4,7 +4,7 @@ from ttcsim.simulator.request import Request
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.rows import Rows
 from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller
-from ttcsim.simulator.step_row import TICKS_PER_S
+from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J
 from ttcsim.workloads.caller import Call
 
 CALL_COLUMNS = {
@@ -118,7 +118,7 @@ class Recorder:
             question.id, question.released / TICKS_PER_S, question.started / TICKS_PER_S,
             end / TICKS_PER_S, (end - question.released) / TICKS_PER_S, question.answer,
             question.correct, question.expected_accuracy, calls, output, useful, cancelled,
-            discarded, recomputed, prompt, cached, preemptions, energy / TICKS_PER_S,
+            discarded, recomputed, prompt, cached, preemptions, energy / UNITS_PER_J,
         ))  # fmt: skip
         self._order.append(question.number)
         self._calls_of.append(calls)
@@ -135,7 +135,7 @@ class Recorder:
             engine.replica if engine is not None else 0, call.sample, record.sample_model,
             call.state, record.sent / TICKS_PER_S, None if first is None else first / TICKS_PER_S,
             end / TICKS_PER_S, request.prompt_tokens, cached, outputs, request.recomputed_tokens,
-            request.preemptions, used, request.energy / TICKS_PER_S,
+            request.preemptions, used, request.energy / UNITS_PER_J,
         ))  # fmt: skip
 
     def tables(self) -> tuple[Table, Table]:

@@ -40,7 +40,7 @@ class Request:
         cached_tokens: Prefix-cache hits at the first admission, None before it.
         recomputed_tokens: Tokens whose KV was computed again after a preemption.
         decoding, base, place, last_step: Lock-step state, see `lockstep.py`.
-        energy: Energy booked so far. [aJ]
+        energy: Energy booked so far. [10 aJ]
         owes_energy, paid_share, paid_slope, paid_moment: See `ledger.py`.
         tag: Whatever the owner of the request wants to find again.
     """

@@ -5,7 +5,7 @@ MAX_POINTS = 4096
 
 
 class EngineSeries:
-    """Samples (tick, running, waiting, used blocks) and the exact sums behind the means.
+    """Samples (tick, running, waiting, used blocks) and the sums behind the means.
 
     Attributes:
         points: The samples.
@@ -17,8 +17,8 @@ class EngineSeries:
     def __init__(self) -> None:
         self.points: list[tuple[int, int, int, int]] = []
         self.peak_blocks = 0
-        self.block_ticks = 0
-        self.running_ticks = 0
+        self.block_ticks = 0.0
+        self.running_ticks = 0.0
         self._spacing = 0
         self._next = 0
         self._tick = 0
@@ -27,11 +27,10 @@ class EngineSeries:
 
     def note(self, tick: int, running: int, waiting: int, blocks: int) -> None:
         """Record the state at a moment; while requests ran, blocks are taken to grow evenly."""
-        elapsed = tick - self._tick
-        if elapsed:
-            last = self._blocks
-            self.block_ticks += elapsed * (last + (blocks if self._running else last)) // 2
-            self.running_ticks += elapsed * self._running
+        elapsed = float(tick - self._tick)
+        last, running_before = self._blocks, self._running
+        self.block_ticks += elapsed * (last + (blocks if running_before else last)) / 2
+        self.running_ticks += elapsed * running_before
         self._tick, self._running, self._blocks = tick, running, blocks
         if blocks > self.peak_blocks:
             self.peak_blocks = blocks

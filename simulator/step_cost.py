@@ -5,8 +5,7 @@
 
 `docs/cost-model.md` says what each term means; `operators.py` has them. For a fixed set of decoders
 both duration and energy are (piecewise) linear in their summed context, so a stretch of steps has a
-closed-form sum. Inside, time is in attoseconds and energy in attojoules, as integers: sums are
-exact.
+closed-form sum. Inside, time and energy are integers (`step_row.py`): sums are exact.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
 from ttcsim.simulator.operators import Operators
 from ttcsim.simulator.power import power_lines
-from ttcsim.simulator.step_row import TICKS_PER_S, EnergyLine, StepRow
+from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, StepRow
 
 
 class Prefill:
@@ -64,8 +63,8 @@ class StepCost:
         self._context_ticks = round(context_s * TICKS_PER_S)
         self._lines: list[EnergyLine] = []
         for line in power_lines(calibration.power, float(profile.power.max_w), tensor_parallel):
-            joules = line.j_per_flop * context_flops * TICKS_PER_S
-            slope = round(line.watts * self._context_ticks + joules)
+            joules = line.watts * context_s + line.j_per_flop * context_flops
+            slope = round(joules * UNITS_PER_J)
             self._lines.append(EnergyLine(line.watts, line.j_per_flop, line.saved_w, slope))
         attention = self.operators.prefill_attention
         self._layers: int = model.layers
@@ -96,7 +95,7 @@ class StepCost:
             attention_s, attention_flops = self._prefill_attention(prefills)
             seconds += attention_s
             flops += attention_flops
-        duration = int(seconds * 1e18 + 0.5)
+        duration = int(seconds * TICKS_PER_S + 0.5)
         return StepRow(duration, self._context_ticks, self._lines, flops, all_reduce_s)
 
     def decode_duration(self, decoders: int, spread: int, context: int) -> int:
@@ -104,7 +103,7 @@ class StepCost:
         decode_s, _, tail_s = self._of_decoders(decoders)
         seconds = self._of_tokens(decoders)[0] + self._of_samples(decoders)[0] + decode_s
         seconds += tail_s * spread
-        return int(seconds * 1e18 + 0.5) + self._context_ticks * context
+        return int(seconds * TICKS_PER_S + 0.5) + self._context_ticks * context
 
     # -- parts, each kept for the next step like it ----------------------------------------------
 

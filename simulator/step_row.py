@@ -1,19 +1,25 @@
 """The cost of one step as lines in its decoders' summed context, in exact integers."""
 
 import math
+from typing import Final
 
-TICKS_PER_S = 10**18
-"""Resolution of time (attoseconds) and energy (attojoules); a step has about 1e16 ticks."""
+TICKS_PER_S: Final = 10**18
+"""Resolution of time: attoseconds [as]; a step has about 1e16 ticks."""
 
-_CLEAR = 1e-12
+UNITS_PER_J: Final = 10**17
+"""Resolution of energy: tens of attojoules [10 aJ]; a step has about 1e17 to 1e18 of them."""
+
+_UNITS_PER_W_TICK: Final = 0.1
+
+_CLEAR: Final = 1e-12
 """Lines whose energies differ by more than this share of them are told apart by floats."""
 
 
 class EnergyLine:
     """A bound on the energy of steps: fixed + per_context·C, with `fixed` following from the step.
 
-    fixed = watts·duration + (j_per_flop·FLOPs - saved_w·all-reduce time)·TICKS_PER_S [aJ], for all
-    devices of an engine; `per_context` is in attojoules per token of the decoders' context C.
+    fixed = watts·duration + j_per_flop·FLOPs - saved_w·all-reduce time, for all devices;
+    `per_context` is per token of the decoders' context C. [10 aJ]
     """
 
     __slots__ = ("j_per_flop", "per_context", "saved_w", "watts")
@@ -29,7 +35,8 @@ class StepRow:
     """Duration and energy of a step as functions of the decoders' summed context C.
 
     duration(C) = duration + duration_per_context·C [as]; energy(C) = min over lines of
-    (fixed + per_context·C) [aJ], because tangents of the concave power limit bound it from above.
+    (fixed + per_context·C) [10 aJ], because tangents of the concave power limit bound it from
+    above.
     """
 
     __slots__ = ("_all_reduce_s", "_flops", "_lines", "duration", "duration_per_context")
@@ -53,18 +60,19 @@ class StepRow:
         return self.duration + self.duration_per_context * context
 
     def energy_piece(self, context: int) -> tuple[int, int]:
-        """The (fixed, per context token) energy that applies at this summed context. [aJ]"""
+        """The (fixed, per context token) energy that applies at this summed context. [10 aJ]"""
         line = self._least(context)
         return self._fixed(line), line.per_context
 
     def _least(self, context: int) -> EnergyLine:
         """The lowest line here: by floats if they can tell, in integers if not."""
-        duration, flops, all_reduce_s = float(self.duration), self._flops, self._all_reduce_s
+        ticks = float(self.duration) * _UNITS_PER_W_TICK
+        flops, all_reduce_s = self._flops, self._all_reduce_s
         lowest = self._lines[0]
         least = second = math.inf
         for line in self._lines:
             joules = line.j_per_flop * flops - line.saved_w * all_reduce_s
-            energy = line.watts * duration + joules * 1e18 + float(line.per_context) * context
+            energy = line.watts * ticks + joules * 1e17 + float(line.per_context) * context
             if energy < least:
                 lowest, least, second = line, energy, least
             elif energy < second:
@@ -75,7 +83,8 @@ class StepRow:
 
     def _fixed(self, line: EnergyLine) -> int:
         joules = line.j_per_flop * self._flops - line.saved_w * self._all_reduce_s
-        return int(line.watts * float(self.duration) + joules * 1e18 + 0.5)
+        ticks = float(self.duration) * _UNITS_PER_W_TICK
+        return int(line.watts * ticks + joules * 1e17 + 0.5)
 
     def durations(self, steps: int, context: int, decoders: int) -> int:
         """Summed duration of `steps` steps, the first at `context`, growing by `decoders`. [as]"""
@@ -83,7 +92,7 @@ class StepRow:
         return steps * self.duration + self.duration_per_context * contexts
 
     def energies(self, steps: int, context: int, decoders: int) -> list[tuple[int, int, int]]:
-        """Pieces (steps, fixed, per context) that cover a stretch of steps, in order. [aJ]
+        """Pieces (steps, fixed, per context) that cover a stretch of steps, in order. [10 aJ]
 
         Each line is the lowest on an interval, so equal ends mean no change.
         """

@@ -11,7 +11,7 @@ from ttcsim.simulator.device import Device
 from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.scenario import Scenario
-from ttcsim.simulator.step_row import TICKS_PER_S
+from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J
 from ttcsim.workloads.trace import Trace
 
 ENGINE_VERSION = "vllm 0.32.0"
@@ -201,7 +201,7 @@ def _engines(run: RunFacts) -> dict[str, Any]:
 
 def _costs(run: RunFacts, questions: Table) -> dict[str, Any]:
     """Joules and dollars; idle time of every device is paid for."""
-    active = sum(engine.ledger.total for _, engine in run.engines) / TICKS_PER_S
+    active = sum(engine.ledger.total for _, engine in run.engines) / UNITS_PER_J
     idle = sum(d.idle_w * (run.horizon - d.busy_ticks) for d in run.devices) / TICKS_PER_S
     by_questions = sum(questions.columns["energy_j"])
     hours = run.horizon / TICKS_PER_S / 3600

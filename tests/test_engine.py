@@ -20,7 +20,7 @@ from ttcsim.simulator.results import Result
 from ttcsim.simulator.scheduler import Scheduler, SchedulerConfig
 from ttcsim.simulator.simulate import simulate
 from ttcsim.simulator.step_cost import Prefill, StepCost
-from ttcsim.simulator.step_row import TICKS_PER_S, StepRow
+from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, StepRow
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Caller
 from ttcsim.workloads.strategy import Program
@@ -84,7 +84,7 @@ class Steps:
     def energy_j(self) -> float:
         pairs = [(row, 0) for row in self.chunks] + [(self.of.row(1), c) for c in self.contexts]
         pieces = [(row.energy_piece(context), context) for row, context in pairs]
-        return sum(fixed + slope * context for (fixed, slope), context in pieces) / TICKS_PER_S
+        return sum(fixed + slope * context for (fixed, slope), context in pieces) / UNITS_PER_J
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

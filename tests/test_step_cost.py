@@ -14,7 +14,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.hwprofiles.quantity import Quantity
 from ttcsim.simulator.model_catalogue import load_model
 from ttcsim.simulator.step_cost import Prefill, StepCost
-from ttcsim.simulator.step_row import TICKS_PER_S, EnergyLine, StepRow
+from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, StepRow
 
 DENSE, MOE = "Llama-3.1-8B", "Qwen3-30B-A3B"
 COSTS = {(model, tp): cost(model, tp=tp) for model in (DENSE, MOE) for tp in (1, 2)}
@@ -200,7 +200,7 @@ def stretch_energies(row: StepRow, steps: int, context: int, decoders: int) -> l
 def test_pieces_follow_the_lowest_line_through_every_bend(
     lines: list[tuple[int, int]], steps: int, context: int, decoders: int
 ) -> None:
-    row = StepRow(1, 1, [EnergyLine(fixed, 0.0, 0.0, slope) for fixed, slope in lines])
+    row = StepRow(10, 1, [EnergyLine(fixed, 0.0, 0.0, slope) for fixed, slope in lines])
     contexts = [context + decoders * step for step in range(steps)]
     lowest = [min(fixed + slope * c for fixed, slope in lines) for c in contexts]
     assert stretch_energies(row, steps, context, decoders) == lowest
@@ -221,7 +221,7 @@ def test_power_lies_between_idle_and_the_limit(
 ) -> None:
     of, (decoders, context, spread, prefills) = COSTS[case], batch
     row = of.row(decoders, spread, prefills)
-    watts = energy(row, context) / row.duration_at(context)
+    watts = energy(row, context) / UNITS_PER_J / (row.duration_at(context) / TICKS_PER_S)
     limit = float(of.profile.power.max_w) * of.tp
     assert of.calibration.power.idle_w * of.tp * (1 - 1e-9) <= watts <= limit * (1 + 1e-9)
 
@@ -239,7 +239,7 @@ def test_the_bent_limit_is_met_within_its_tangents() -> None:
         flops += of.model.layers * sizes.heads * 4.0 * sizes.head_dim * tokens * tokens / 2
         free = power.idle_w + power.active_w + power.j_per_flop * flops / seconds
         bent = free / (1 + (free / limit) ** 8) ** (1 / 8)
-        assert energy(row, 0) / row.duration == pytest.approx(bent, rel=0.02)
+        assert energy(row, 0) / UNITS_PER_J / seconds == pytest.approx(bent, rel=0.02)
 
 
 # -- levels ------------------------------------------------------------------------------------
