@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ttcsim import Question, Sample, Scenario, SyntheticSpec, Trace
+from ttcsim import Question, Sample, Scenario, Trace
 from ttcsim.workloads.trace import TraceHeader
 
 PROMPT_TOKENS = 512
@@ -54,13 +54,13 @@ def trace(name: str, questions: list[Question]) -> Trace:
 
 def common(requests: int) -> Job:
     """Independent requests, 512 in, 256 out, Poisson 10/s."""
-    spec = SyntheticSpec(
-        questions=requests, samples=1, prompt_tokens=PROMPT_TOKENS, prompt_sd_log=0,
-        output_tokens=256, sd_log_between=0, sd_log_within=0, max_output_tokens=256,
-        length_accuracy_correlation=0,
-    )  # fmt: skip
-    arrivals = {"kind": "poisson", "rate": 10.0}
-    return Job("common", scenario("single", trace=spec, arrivals=arrivals))
+    rng = random.Random(42)
+    clock_s, questions = 0.0, []
+    samples = (Sample(256),)
+    for number in range(requests):
+        clock_s += rng.expovariate(10)
+        questions.append(Question(str(number), PROMPT_TOKENS, samples, arrival_s=clock_s))
+    return Job("common", scenario("single"), trace("common", questions))
 
 
 def bon16() -> Job:

@@ -45,7 +45,7 @@ class Agenda:
         self._env: Any = env
         queue: Any = self._env._queue
         self._queue: list[tuple[int, int, int, object]] = queue
-        self._numbers: Any = self._env._eid
+        self._calls = 0
         self._callbacks = (self._happen,)
         self.now = int(env.now)
         self._tick = -1
@@ -54,7 +54,8 @@ class Agenda:
     def call(self, tick: int, priority: int, then: Callable[[], None]) -> Due:
         """Call `then` at `tick`, at its place within that instant, unless it is cancelled."""
         due = Due(priority, then, self._callbacks)
-        heapq.heappush(self._queue, (tick, priority, next(self._numbers), due))
+        self._calls += 1
+        heapq.heappush(self._queue, (tick, priority, self._calls, due))
         return due
 
     def soon(self, then: Callable[[], None]) -> None:

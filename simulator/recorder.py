@@ -4,7 +4,7 @@ from ttcsim.simulator.request import Request
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.rows import Rows
 from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller
-from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J
+from ttcsim.simulator.step_row import joules, seconds
 from ttcsim.workloads.caller import Call
 
 CALL_COLUMNS = {
@@ -115,10 +115,10 @@ class Recorder:
         end = question.end
         assert end is not None
         self._questions.append((
-            question.id, question.released / TICKS_PER_S, question.started / TICKS_PER_S,
-            end / TICKS_PER_S, (end - question.released) / TICKS_PER_S, question.answer,
+            question.id, seconds(question.released), seconds(question.started), seconds(end),
+            seconds(end - question.released), question.answer,
             question.correct, question.expected_accuracy, calls, output, useful, cancelled,
-            discarded, recomputed, prompt, cached, preemptions, energy / UNITS_PER_J,
+            discarded, recomputed, prompt, cached, preemptions, joules(energy),
         ))  # fmt: skip
         self._order.append(question.number)
         self._calls_of.append(calls)
@@ -133,9 +133,9 @@ class Recorder:
         self._calls.append((
             record.question, record.number, call.kind, call.on,
             engine.replica if engine is not None else 0, call.sample, record.sample_model,
-            call.state, record.sent / TICKS_PER_S, None if first is None else first / TICKS_PER_S,
-            end / TICKS_PER_S, request.prompt_tokens, cached, outputs, request.recomputed_tokens,
-            request.preemptions, used, request.energy / UNITS_PER_J,
+            call.state, seconds(record.sent), None if first is None else seconds(first),
+            seconds(end), request.prompt_tokens, cached, outputs, request.recomputed_tokens,
+            request.preemptions, used, joules(request.energy),
         ))  # fmt: skip
 
     def tables(self) -> tuple[Table, Table]:

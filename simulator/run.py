@@ -37,6 +37,7 @@ class Run:
         scenario: What to run.
         questions: The questions, in the order of the trace.
         times_s: When each is released. [s]
+        judged: Whether the trace knows which answers are right.
         plans: The deployments of the scenario, worked out.
         progress: Called with (questions answered, questions) as they are answered.
     """
@@ -46,6 +47,7 @@ class Run:
         scenario: Scenario,
         questions: list[Question],
         times_s: list[float],
+        judged: bool,
         plans: list[Plan],
         progress: Progress | None,
     ) -> None:
@@ -57,6 +59,7 @@ class Run:
         self._strategy: Strategy = scenario.strategy
         self._scored: bool = scenario.strategy.scored()
         self._samples: int = scenario.strategy.samples()
+        self._judged = judged
         self._questions = questions
         self._times_s = array("d", times_s)
         self._due = array("q", sorted(range(len(questions)), key=times_s.__getitem__))
@@ -190,7 +193,7 @@ class Run:
 
     def _expected_accuracy(self, asked: Asked) -> float | None:
         samples = asked.question.samples
-        if self._samples > len(samples):
+        if not self._judged or self._samples > len(samples):
             return None
         return self._strategy.expected_accuracy(samples, asked.scores() if self._scored else ())
 

@@ -37,7 +37,8 @@ def simulate(
     arrivals = scenario.arrivals or _default_arrivals(questions)
     times_s = arrivals.release_times_s(questions, scenario.seed).tolist()
     with _no_garbage_collection():
-        run = Run(scenario, questions, times_s, plans, progress)
+        judged = asked.header.accuracy_source != "none"
+        run = Run(scenario, questions, times_s, judged, plans, progress)
         del questions, times_s
         horizon = run.to_the_end()
         question_table, calls = run.recorder.tables()

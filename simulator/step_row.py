@@ -15,6 +15,16 @@ _CLEAR: Final = 1e-12
 """Lines whose energies differ by more than this share of them are told apart by floats."""
 
 
+def seconds(ticks: int) -> float:
+    """Ticks as seconds."""
+    return float(ticks) / 1e18
+
+
+def joules(energy: int) -> float:
+    """Energy [10 aJ] as joules."""
+    return float(energy) / 1e17
+
+
 class EnergyLine:
     """A bound on the energy of steps: fixed + per_context·C, with `fixed` following from the step.
 

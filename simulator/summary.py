@@ -11,7 +11,7 @@ from ttcsim.simulator.device import Device
 from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.scenario import Scenario
-from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J
+from ttcsim.simulator.step_row import joules, seconds
 from ttcsim.workloads.trace import Trace
 
 ENGINE_VERSION = "vllm 0.32.0"
@@ -91,7 +91,7 @@ def _mean_of_all(values: Sequence[Any]) -> float | None:
 
 def _times(run: RunFacts, questions: Table) -> dict[str, Any]:
     makespans = np.array(questions.columns["makespan_s"])
-    horizon_s = run.horizon / TICKS_PER_S
+    horizon_s = seconds(run.horizon)
     p50, p95, p99 = np.percentile(makespans, (50, 95, 99)).tolist()
     return {
         "questions": len(questions),
@@ -126,7 +126,7 @@ def _tokens(run: RunFacts, questions: Table) -> dict[str, Any]:
             "output", "useful", "cancelled", "discarded", "recomputed", "prompt",
         )
     }  # fmt: skip
-    horizon_s = run.horizon / TICKS_PER_S
+    horizon_s = seconds(run.horizon)
     return {
         "calls": sum(questions.columns["calls"]),
         "output_tokens_per_question": total["output"] / count,
@@ -201,10 +201,10 @@ def _engines(run: RunFacts) -> dict[str, Any]:
 
 def _costs(run: RunFacts, questions: Table) -> dict[str, Any]:
     """Joules and dollars; idle time of every device is paid for."""
-    active = sum(engine.ledger.total for _, engine in run.engines) / UNITS_PER_J
-    idle = sum(d.idle_w * (run.horizon - d.busy_ticks) for d in run.devices) / TICKS_PER_S
+    active = joules(sum(engine.ledger.total for _, engine in run.engines))
+    idle = sum(d.idle_w * seconds(run.horizon - d.busy_ticks) for d in run.devices)
     by_questions = sum(questions.columns["energy_j"])
-    hours = run.horizon / TICKS_PER_S / 3600
+    hours = seconds(run.horizon) / 3600
     plans = run.plans[:1] if run.scenario.scorer_placement == "colocated" else run.plans
     usd = sum(plan.usd_per_hour for plan in plans) * hours
     count = len(questions)
@@ -283,7 +283,7 @@ def engine_table(run: RunFacts) -> Table:
     for name, engine in run.engines:
         usable = engine.scheduler.pool.usable_blocks
         for tick, running, waiting, blocks in engine.series.points:
-            row = (name, engine.replica, tick / TICKS_PER_S, running, waiting, blocks / usable)
+            row = (name, engine.replica, seconds(tick), running, waiting, blocks / usable)
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
     return Table(columns)
