@@ -12,15 +12,21 @@ VLLM_VENV ?= .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_READY := $(VLLM_VENV)/.ready-$(VLLM_VERSION)
 
-.PHONY: demo test test-vllm check lint types layers clean
+.PHONY: demo test test-vllm compile check lint types layers clean
 
 demo: $(READY)
 	$(BIN)/ttcsim compare --model Llama-3.1-8B --hardware h100_sxm --trace math500_r1_8b \
 		--question-rate 0.1 --output out/demo
 	@echo "plots: out/demo/tradeoff.png and out/demo/makespan.png"
 
+# Once from the sources and once compiled, if a C compiler is there.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	TTCSIM_COMPILED=0 $(BIN)/python -m pytest -q
+	if $(BIN)/python -m ttcsim.compile; then $(BIN)/python -m pytest -q; fi
+
+# The core in compiled form; without a C compiler everything runs as it is, only slower.
+compile: $(READY)
+	$(BIN)/python -m ttcsim.compile
 
 # Options of the check: make test-vllm ARGS="--seed 7 --keep-going"
 test-vllm: $(VLLM_READY)
@@ -44,6 +50,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@$(BIN)/python -c 'import matplotlib.font_manager'  # builds its font list, once
+	-@$(BIN)/python -m ttcsim.compile
 	@touch $@
 
 # vLLM goes in without dependencies: requirements.txt has those that text models need, and no CUDA.
@@ -61,4 +68,4 @@ $(VLLM_READY): tests/vllm/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) out build dist src/ttcsim/_compiled

@@ -14,6 +14,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from ttcsim.compiled import use_compiled
+
 if TYPE_CHECKING:
     from ttcsim.analysis.compare import Comparison as Comparison
     from ttcsim.analysis.compare import compare as compare
@@ -50,6 +52,9 @@ if TYPE_CHECKING:
     from ttcsim.workloads.synthetic import SyntheticSpec as SyntheticSpec
     from ttcsim.workloads.trace import Trace as Trace
     from ttcsim.workloads.trace import write_trace as write_trace
+
+IS_COMPILED = use_compiled()
+"""Whether the core runs in compiled form (`ttcsim.compiled`); results are the same."""
 
 # Names are imported when they are first used, so that `import ttcsim` and `--help` are quick.
 _HOMES = {
