@@ -5,8 +5,8 @@ ends of steps, then loop boundaries, each by engine. `past()` says how far an in
 that an engine in the middle of a stretch can tell what would already have happened to it.
 """
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 import simpy
@@ -55,7 +55,7 @@ class Agenda:
         """Call `then` at `tick`, at its place within that instant, unless it is cancelled."""
         due = Due(priority, then, self._callbacks)
         self._calls += 1
-        heapq.heappush(self._queue, (tick, priority, self._calls, due))
+        heappush(self._queue, (tick, priority, self._calls, due))
         return due
 
     def soon(self, then: Callable[[], None]) -> None:
@@ -69,7 +69,7 @@ class Agenda:
             tick, _, _, due = queue[0]
             self.now = tick
             if isinstance(due, Due):  # what env.step() would do, without the detour
-                heapq.heappop(queue)
+                heappop(queue)
                 env._now = tick
                 self._happen(due)
             else:
@@ -92,7 +92,7 @@ class Agenda:
             first = queue[0]
             event = first[3]
             if isinstance(event, Due) and event.cancelled:
-                heapq.heappop(queue)
+                heappop(queue)
             elif first[0] < tick or (first[0] == tick and first[1] <= priority):
                 return False
             else:
@@ -100,6 +100,17 @@ class Agenda:
         self._env._now = self.now = tick
         self._tick, self._priority = tick, priority
         return True
+
+    def settle(self, priority: int) -> bool:
+        """Do what strategies and arrivals have to do now; say whether `priority` is next then."""
+        queue = self._queue
+        while queue and queue[0][0] == self.now and queue[0][1] == NORMAL:
+            due = queue[0][3]
+            if not isinstance(due, Due):
+                break
+            heappop(queue)
+            self._happen(due)
+        return self.reach(self.now, priority)
 
     def past(self, priority: int) -> bool:
         """Whether this instant has got beyond calls of this priority."""

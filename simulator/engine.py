@@ -6,7 +6,6 @@ instant is fixed: first whatever strategies and arrivals do, then steps that end
 boundary, where the engine looks at its input. So no result depends on how a stretch was cut.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 from ttcsim.errors import StuckError
@@ -67,7 +66,7 @@ class Engine:
         self._on_first_token, self._on_end = on_first_token, on_end
         self._inbox: list[Request] = []
         self._aborts: list[Request] = []
-        self._flights: deque[Flight] = deque()
+        self._flights: list[Flight] = []
         self._ends_at: int | None = None  # when the stretch or the flight under way ends
         self._stretch: Stretch | None = None
         self._end: Due | None = None  # the end of the flight or the stretch, on the agenda
@@ -146,7 +145,7 @@ class Engine:
         while True:
             if ended:
                 self._end_now()
-                if not agenda.reach(self._now, self._boundary_at):
+                if not agenda.settle(self._boundary_at):
                     break
             self._boundary()
             if self._ends_at is None or self._end is not None:
@@ -247,7 +246,7 @@ class Engine:
 
     def _step_ends(self) -> None:
         """The oldest batch has run: deliver, start the next one, come round the loop."""
-        flight = self._flights.popleft()
+        flight = self._flights.pop(0)
         self._book(flight)
         self._come_back(flight.batch)
 
@@ -357,7 +356,7 @@ class Engine:
             self._come_back(batch)
             return
         if stretch.steps > 1:
-            self._book(self._flights.popleft())
+            self._book(self._flights.pop(0))
             self._book_quiet(stretch, stretch.steps - 2)
             self._flights.append(self._flight_of(stretch, batch.context_tokens - batch.decoders))
         self._flights.append(self._flight_of(stretch, batch.context_tokens, batch))

@@ -8,7 +8,7 @@ order and preemptions are those of `scheduler.py`, step by step; `advance()` tak
 once where nothing can be decided.
 """
 
-import heapq
+from heapq import heappop, heappush
 from typing import Final
 
 from ttcsim.simulator.request import Batch, Request, Status
@@ -164,8 +164,8 @@ class LockstepScheduler(Scheduler):
         self.context_tokens += request.computed
         self._at_place[request.place] = request
         last_context = request.prompt_tokens + self._output_limit(request) - 1
-        heapq.heappush(self._finish, (last_context - request.base) << _PLACES | request.place)
-        heapq.heappush(self._longest, -request.base << _PLACES | request.place)
+        heappush(self._finish, (last_context - request.base) << _PLACES | request.place)
+        heappush(self._longest, -request.base << _PLACES | request.place)
 
     def _stop_decoding(self, request: Request) -> None:
         request.computed = request.base + self.steps
@@ -184,7 +184,7 @@ class LockstepScheduler(Scheduler):
         last: list[tuple[int, Request]] = []
         heap = self._finish
         while heap and heap[0] >> _PLACES <= self.steps:
-            place = heapq.heappop(heap) & _PLACE
+            place = heappop(heap) & _PLACE
             request = self._at_place.get(place)
             if request is not None:
                 self._stop_decoding(request)
@@ -200,7 +200,7 @@ class LockstepScheduler(Scheduler):
             first = heap[0]
             if first & _PLACE in self._at_place:
                 return self.steps - (first >> _PLACES)
-            heapq.heappop(heap)
+            heappop(heap)
         return 0
 
     def _pending_samples(self, request: Request) -> int:
@@ -283,7 +283,7 @@ class LockstepScheduler(Scheduler):
             return 0
         heap = self._finish
         while heap[0] & _PLACE not in self._at_place:
-            heapq.heappop(heap)
+            heappop(heap)
         return self._steps_until_full((heap[0] >> _PLACES) - self.steps)
 
     def _steps_until_full(self, limit: int) -> int:

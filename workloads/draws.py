@@ -8,7 +8,7 @@ same part.
 True
 """
 
-import hashlib
+from hashlib import blake2b
 from statistics import NormalDist
 from typing import TypeAlias
 
@@ -30,8 +30,11 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 def bits(seed: int, *key: Key) -> int:
     """Return 64 random bits: BLAKE2b of the seed and the key, the same on every machine."""
-    text = _SEPARATOR.join(map(str, (seed, *key)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    parts = [str(seed)]
+    for part in key:
+        parts.append(part if isinstance(part, str) else str(part))
+    text = _SEPARATOR.join(parts)
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def uniform(seed: int, *key: Key) -> float:
