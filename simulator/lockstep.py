@@ -49,7 +49,8 @@ class LockstepScheduler(Scheduler):
         self.decoders = 0
         self.context_tokens = 0
         self._partial: Request | None = None
-        self._buckets: dict[int, dict[Request, None]] = {}  # by step (mod size) of the next block
+        # Decoders by the step, modulo the block size, in which they need their next block.
+        self._buckets: list[dict[Request, None]] = [{} for _ in range(self._size)]
         self._places = 0
         self._at_place: dict[int, Request] = {}  # decoders by place
         # Heaps over decoders and some that were, which are passed over: a number with a place.
@@ -81,7 +82,7 @@ class LockstepScheduler(Scheduler):
 
     def schedule(self) -> Batch:
         """Decide the tokens of the next step; the batch lists prefills, decoders are counted."""
-        batch = Batch()
+        batch = Batch.to_fill()
         self._decode_blocks(batch)
         budget = self.config.max_num_batched_tokens - self.decoders
         if self._partial is not None and not batch.preempted:
@@ -96,14 +97,17 @@ class LockstepScheduler(Scheduler):
         batch.longest_context = self.longest_context()
         batch.prefills = batch.scheduled
         self._advance_prefills(batch)
-        batch.finishing = self._last_tokens()
-        batch.flushed, self._flush = self._flush, []
+        last = self._last_tokens()
+        if last:
+            batch.finishing = last
+        if self._flush:
+            batch.flushed, self._flush = self._flush, []
         return batch
 
     def _decode_blocks(self, batch: Batch) -> None:
         """Give a block to each decoder that needs one, preempting from the end if there is none."""
         pool = self.pool
-        needy = self._buckets.get(self.steps % self._size)
+        needy = self._buckets[self.steps % self._size]
         if needy:
             if len(needy) <= pool.free_blocks:
                 blocks = pool.take(len(needy))
@@ -159,7 +163,7 @@ class LockstepScheduler(Scheduler):
     def _start_decoding(self, request: Request) -> None:
         request.decoding = True
         request.base = request.computed - self.steps
-        self._buckets.setdefault(-request.base % self._size, {})[request] = None
+        self._buckets[-request.base % self._size][request] = None
         self.decoders += 1
         self.context_tokens += request.computed
         self._at_place[request.place] = request
@@ -174,8 +178,6 @@ class LockstepScheduler(Scheduler):
         del self._at_place[request.place]
         key = -request.base % self._size
         del self._buckets[key][request]
-        if not self._buckets[key]:
-            del self._buckets[key]
         self.decoders -= 1
         self.context_tokens -= request.computed
 
@@ -231,7 +233,7 @@ class LockstepScheduler(Scheduler):
         """Register blocks that this step's decode tokens complete (or the last's, if in flight)."""
         late = int(self.config.async_scheduling)
         size = self._size
-        for request in self._buckets.get((step + 1 - late) % size, ()):
+        for request in self._buckets[(step + 1 - late) % size]:
             self._register(request, (request.base + step + 1 - late) // size)
 
     # -- after the step ------------------------------------------------------------------------
@@ -243,9 +245,11 @@ class LockstepScheduler(Scheduler):
         ended = batch.finishing
         if number in self._unsettled:
             ended = sorted(ended + self._deliver_late(self._unsettled.pop(number)))
-        finished = [request for _, request in ended if self._finish_request(request)]
-        if finished:
-            self._blocked = False
+        finished: list[Request] = []
+        for _, request in ended:
+            if self._finish_request(request):
+                finished.append(request)
+                self._blocked = False
         return finished
 
     def _deliver_late(self, preempted: list[tuple[int, Request]]) -> list[tuple[int, Request]]:
@@ -300,7 +304,7 @@ class LockstepScheduler(Scheduler):
 
     def _needy(self, step: int) -> int:
         """Decoders that need a block in a step."""
-        return len(self._buckets.get(step % self._size, ()))
+        return len(self._buckets[step % self._size])
 
     def advance(self, steps: int) -> Batch:
         """Take quiet steps and return the last batch.
@@ -314,8 +318,11 @@ class LockstepScheduler(Scheduler):
         self._in_flight = self.config.queue_depth
         batch = Batch(decoders=self.decoders, context_tokens=self.context_tokens)
         batch.longest_context = self.longest_context()
-        batch.finishing = self._last_tokens()
-        batch.flushed, self._flush = self._flush, []
+        last = self._last_tokens()
+        if last:
+            batch.finishing = last
+        if self._flush:
+            batch.flushed, self._flush = self._flush, []
         return batch
 
     def _take_blocks(self, steps: int) -> None:
@@ -334,7 +341,7 @@ class LockstepScheduler(Scheduler):
         """Decoders that need a block in the coming steps, at most a cycle of them, in order."""
         order: list[Request] = []
         for step in range(self.steps, self.steps + steps):
-            needy = self._buckets.get(step % self._size)
+            needy = self._buckets[step % self._size]
             if needy:
                 order.extend(needy)
         return order

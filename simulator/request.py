@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from ttcsim.simulator.kv_cache import Block, Kept, Key
 
@@ -135,14 +135,29 @@ class Batch:
     )  # fmt: skip
 
     def __init__(self, decoders: int = 0, context_tokens: int = 0) -> None:
-        self.scheduled: dict[Request, int] = {}
-        self.prefills: dict[Request, int] = {}
-        self.samples: dict[Request, int | None] = {}
+        # Most batches of a long run are quiet ones: they share what is empty.
+        self.scheduled: dict[Request, int] = _NO_TOKENS
+        self.prefills: dict[Request, int] = _NO_TOKENS
+        self.samples: dict[Request, int | None] = _NO_SAMPLES
         self.decoders = decoders
         self.context_tokens = context_tokens
         self.longest_context = 0
-        self.admitted: dict[Request, int] = {}
-        self.preempted: list[Request] = []
-        self.flushed: list[Request] = []
-        self.contexts: dict[Request, int] = {}
-        self.finishing: list[tuple[int, Request]] = []
+        self.admitted: dict[Request, int] = _NO_TOKENS
+        self.preempted: list[Request] = _NOBODY
+        self.flushed: list[Request] = _NOBODY
+        self.contexts: dict[Request, int] = _NO_TOKENS
+        self.finishing: list[tuple[int, Request]] = _NOBODY_LAST
+
+    @staticmethod
+    def to_fill() -> "Batch":
+        """An empty batch that shares nothing."""
+        batch = Batch()
+        batch.scheduled, batch.prefills, batch.samples, batch.admitted = {}, {}, {}, {}
+        batch.preempted = []
+        return batch
+
+
+_NO_TOKENS: Final[dict[Request, int]] = {}
+_NO_SAMPLES: Final[dict[Request, int | None]] = {}
+_NOBODY: Final[list[Request]] = []
+_NOBODY_LAST: Final[list[tuple[int, Request]]] = []

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
+from struct import pack
 from typing import Any
 
 from ttcsim.simulator.results import Table
@@ -35,8 +36,14 @@ class Rows:
     def _flush(self) -> None:
         self._flushed += len(self._buffer)
         if self._buffer:
-            for column, values in zip(self._columns, zip(*self._buffer, strict=True), strict=True):
-                column.extend(values)
+            rows = len(self._buffer)
+            for kind, column, values in zip(
+                self._kinds.values(), self._columns, zip(*self._buffer, strict=True), strict=True
+            ):
+                if kind:  # several times as fast as extend()
+                    column.frombytes(pack(f"{rows}{kind}", *values))
+                else:
+                    column.extend(values)
         self._buffer = []
 
     def table(self, order: Sequence[int] | None = None) -> Table:

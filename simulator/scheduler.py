@@ -95,7 +95,7 @@ class Scheduler:
     def schedule(self) -> Batch:
         """Decide the tokens of the next step (one pass over running, then waiting)."""
         self._calls += 1
-        batch = Batch()
+        batch = Batch.to_fill()
         cap = self._long_prefill_cap()
         budget = self._schedule_running(batch, cap)
         if not batch.preempted:
@@ -105,7 +105,8 @@ class Scheduler:
         batch.contexts, batch.decoders = contexts, len(contexts)
         batch.context_tokens = sum(contexts.values())
         batch.longest_context = max(contexts.values(), default=0)
-        batch.flushed, self._flush = self._flush, []
+        if self._flush:
+            batch.flushed, self._flush = self._flush, []
         return batch
 
     def _long_prefill_cap(self) -> int | None:
