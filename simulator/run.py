@@ -139,8 +139,9 @@ class Run:
         record.started = self._agenda.now
         if self._closed_loop:
             record.released = record.started
-        prefix = [(segment.id, segment.tokens) for segment in question.prefix]
-        prompt = self._space.prompt(question.prompt_tokens, prefix)
+        prefix = question.prefix
+        shared = [(segment.id, segment.tokens) for segment in prefix] if prefix else ()
+        prompt = self._space.prompt(question.prompt_tokens, shared)
         asked = Asked(question, self._seed, prompt, self._dprime, self._resample, self._space)
         caller = SimulatedCaller(
             self._agenda,

@@ -147,13 +147,17 @@ class SimulatedCaller:
         on: str = "generator",
     ) -> Call:
         """Continue a text on a deployment."""
-        if tokens is None:
-            if sample is None:
-                raise InputError("generate() needs a sample or a number of tokens")
-            tokens = self._asked.sample(sample).output_tokens
+        written_by: str | None = None
+        if sample is not None:
+            traced = self._asked.sample(sample)
+            written_by = traced.written_by if traced.calls else traced.model
+            if tokens is None:
+                tokens = traced.output_tokens
+        elif tokens is None:
+            raise InputError("generate() needs a sample or a number of tokens")
         output = context.append(tokens)
         call = Call("generate", on, context, sample, tokens, output=output)
-        return self._send(call, output.serial << 32)
+        return self._send(call, output.serial << 32, written_by)
 
     def score(self, context: Context, *, reuse_prefix: bool = True, on: str = "scorer") -> Call:
         """Read a text on a deployment."""
@@ -202,7 +206,7 @@ class SimulatedCaller:
         self.calls.append(record)
         return record
 
-    def _send(self, call: Call, output_keys: int) -> Call:
+    def _send(self, call: Call, output_keys: int, written_by: str | None = None) -> Call:
         cluster = self._clusters.get(call.on)
         if cluster is None:
             raise InputError(
@@ -217,8 +221,7 @@ class SimulatedCaller:
                 f" max_model_len {config.max_model_len} of {cluster.plan.model.name}"
             )
         record = self._open(call)
-        if call.sample is not None:
-            record.sample_model = self._asked.sample(call.sample).written_by
+        record.sample_model = written_by
         caching = config.enable_prefix_caching and call.reuse_prefix
         record.engine = cluster.route(self._id)
         record.engine.announced += 1

@@ -111,24 +111,24 @@ def _answered_while_arriving(questions: Table) -> float | None:
     None if all came at once. Far below 1 means that work piled up: the load is more than can be
     served, or the run too short to tell.
     """
-    released, ends = questions.columns["released_s"], questions.columns["end_s"]
-    last = max(released)
-    if last <= min(released):
+    released = np.asarray(questions.columns["released_s"])
+    last = released.max()
+    if last <= released.min():
         return None
-    return float(np.mean([end <= last for end in ends]))
+    return float(np.mean(np.asarray(questions.columns["end_s"]) <= last))
 
 
 def _tokens(run: RunFacts, questions: Table) -> dict[str, Any]:
     count = len(questions)
     total = {
-        name: sum(questions.columns[f"{name}_tokens"])
+        name: _total(questions, f"{name}_tokens")
         for name in (
             "output", "useful", "cancelled", "discarded", "recomputed", "prompt",
         )
     }  # fmt: skip
     horizon_s = seconds(run.horizon)
     return {
-        "calls": sum(questions.columns["calls"]),
+        "calls": _total(questions, "calls"),
         "output_tokens_per_question": total["output"] / count,
         "useful_tokens_per_question": total["useful"] / count,
         "cancelled_tokens_per_question": total["cancelled"] / count,
@@ -136,28 +136,32 @@ def _tokens(run: RunFacts, questions: Table) -> dict[str, Any]:
         "recomputed_tokens_per_question": total["recomputed"] / count,
         "prompt_tokens_per_question": total["prompt"] / count,
         "output_throughput": total["output"] / horizon_s if horizon_s else None,
-        "preemptions": sum(questions.columns["preemptions"]),
+        "preemptions": _total(questions, "preemptions"),
     }
+
+
+def _total(table: Table, column: str) -> int:
+    return int(np.asarray(table.columns[column]).sum())
 
 
 def _hit_rate(calls: Table) -> float | None:
     """Share of the generator's prompt tokens that were found in its prefix cache."""
     c = calls.columns
-    own = [i for i, name in enumerate(c["deployment"]) if name == "generator"]
-    prompt = sum(c["prompt_tokens"][i] for i in own)
-    cached = sum(c["cached_tokens"][i] for i in own)
+    own = np.array([name == "generator" for name in c["deployment"]], dtype=bool)
+    prompt = int(np.asarray(c["prompt_tokens"])[own].sum())
+    cached = int(np.asarray(c["cached_tokens"])[own].sum())
     return float(cached / prompt) if prompt else None
 
 
 def _latencies(calls: Table) -> dict[str, Any]:
     """vLLM's words over finished generate calls: ttft, tpot (outputs > 1), e2el. [ms]"""
     c = calls.columns
-    kept = [i for i, kind in enumerate(c["kind"]) if kind == "generate"]
-    kept = [i for i in kept if c["state"][i] == "finished"]
-    sent = np.array([c["sent_s"][i] for i in kept])
-    first = np.array([c["first_token_s"][i] for i in kept])
-    end = np.array([c["end_s"][i] for i in kept])
-    outputs = np.array([c["output_tokens"][i] for i in kept])
+    pairs = zip(c["kind"], c["state"], strict=True)
+    kept = np.array([kind == "generate" and state == "finished" for kind, state in pairs], bool)
+    sent = np.asarray(c["sent_s"])[kept]
+    first = np.array(c["first_token_s"], dtype=float)[kept]
+    end = np.asarray(c["end_s"])[kept]
+    outputs = np.asarray(c["output_tokens"])[kept]
     many = outputs > 1
     found: dict[str, Any] = {}
     for name, values in (
@@ -203,7 +207,7 @@ def _costs(run: RunFacts, questions: Table) -> dict[str, Any]:
     """Joules and dollars; idle time of every device is paid for."""
     active = joules(sum(engine.ledger.total for _, engine in run.engines))
     idle = sum(d.idle_w * seconds(run.horizon - d.busy_ticks) for d in run.devices)
-    by_questions = sum(questions.columns["energy_j"])
+    by_questions = float(np.asarray(questions.columns["energy_j"]).sum())
     hours = seconds(run.horizon) / 3600
     plans = run.plans[:1] if run.scenario.scorer_placement == "colocated" else run.plans
     usd = sum(plan.usd_per_hour for plan in plans) * hours

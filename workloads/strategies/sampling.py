@@ -40,7 +40,10 @@ class Single(Strategy):
 
     def run(self, question: Asked, call: Caller) -> Program:
         """One sample, its answer."""
-        return voted(question, (yield call.all(draft(question, call, 1))))
+        drafts = draft(question, call, 1)
+        yield call.all(drafts)
+        sample = question.sample(0)
+        return Outcome(sample.answer, sample.correct, tuple(drafts))
 
     def expected_accuracy(self, samples: Sequence[Sample], scores: Sequence[float]) -> float | None:
         """Share of right samples."""
