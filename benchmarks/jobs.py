@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ttcsim import Question, Sample, Scenario, Trace
+from ttcsim import Question, Sample, Scenario, Trace, simulate
 from ttcsim.workloads.trace import TraceHeader
 
 PROMPT_TOKENS = 512
@@ -91,20 +91,23 @@ def ttc(count: int, block_size: int = 64, blocks: int | None = None) -> Job:
     return Job(f"ttc{count}", job, trace(f"ttc{count}", questions))
 
 
-def short1m(requests: int = 1_000_000) -> Job:
-    """Short requests: prompt uniform 16-255, output uniform 1-63, Poisson at 80 % of capacity."""
+def short_requests(count: int, rate: float) -> Trace:
+    """Prompt uniform 16-255, output uniform 1-63, Poisson arrivals [1/s]; all at once if inf."""
     rng = random.Random(0)
-    questions = []
-    clock_s = 0.0
-    for number in range(requests):
-        clock_s += rng.expovariate(SHORT_RATE)
-        sample = (Sample(rng.randint(1, 63)),)
-        questions.append(Question(str(number), rng.randint(16, 255), sample, arrival_s=clock_s))
-    return Job("short1m", scenario("single"), trace("short1m", questions))
+    samples = [(Sample(max(tokens, 1)),) for tokens in range(64)]
+    clock_s, questions = 0.0, []
+    for number in range(count):
+        clock_s += rng.expovariate(1.0) / rate
+        prompt, output = rng.randint(16, 255), rng.randint(1, 63)
+        questions.append(Question(str(number), prompt, samples[output], arrival_s=clock_s))
+    return trace("short", questions)
 
 
-SHORT_RATE = 150.0
-"""Requests/s of `short1m`. [1/s]"""
+def short1m(requests: int = 1_000_000) -> Job:
+    """Short requests at 80 % of capacity, that of 20,000 such requests all at once."""
+    saturated = simulate(scenario("single"), trace=short_requests(20_000, math.inf))
+    rate = 0.8 * saturated.summary["questions_per_s"]
+    return Job("short1m", scenario("single"), short_requests(requests, rate))
 
 
 def beam() -> Job:
@@ -129,7 +132,10 @@ JOBS: dict[str, Callable[[], Job]] = {
     "common20k": lambda: common(20_000),
     "bon16": bon16,
     "ttc50": lambda: ttc(50),
+    "ttc31": lambda: ttc(31),
+    "ttc125": lambda: ttc(125),
     "ttc500": lambda: ttc(500),
+    "ttc2000": lambda: ttc(2000),
     "ttc500_pressure": lambda: ttc(500, block_size=16, blocks=24_800),
     "short1m": short1m,
     "beam": beam,

@@ -1,5 +1,9 @@
 """Collects what happens in a run, a row per call and per question, in plain columns."""
 
+from array import array
+
+import numpy as np
+
 from ttcsim.simulator.request import Request
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.rows import Rows
@@ -8,17 +12,17 @@ from ttcsim.simulator.step_row import joules, seconds
 from ttcsim.workloads.caller import Call
 
 CALL_COLUMNS = {
-    "question_id": "", "call": "q", "kind": "", "deployment": "", "replica": "q", "sample": "",
+    "question_id": "", "call": "i", "kind": "", "deployment": "", "replica": "i", "sample": "",
     "sample_model": "", "state": "", "sent_s": "d", "first_token_s": "", "end_s": "d",
-    "prompt_tokens": "q", "cached_tokens": "q", "output_tokens": "q", "recomputed_tokens": "q",
-    "preemptions": "q", "used": "", "energy_j": "d",
+    "prompt_tokens": "i", "cached_tokens": "i", "output_tokens": "i", "recomputed_tokens": "i",
+    "preemptions": "i", "used": "", "energy_j": "d",
 }  # fmt: skip
 
 QUESTION_COLUMNS = {
     "question_id": "", "released_s": "d", "started_s": "d", "end_s": "d", "makespan_s": "d",
-    "answer": "", "correct": "", "expected_accuracy": "", "calls": "q", "output_tokens": "q",
-    "useful_tokens": "q", "cancelled_tokens": "q", "discarded_tokens": "q",
-    "recomputed_tokens": "q", "prompt_tokens": "q", "cached_tokens": "q", "preemptions": "q",
+    "answer": "", "correct": "", "expected_accuracy": "", "calls": "i", "output_tokens": "i",
+    "useful_tokens": "i", "cancelled_tokens": "i", "discarded_tokens": "i",
+    "recomputed_tokens": "i", "prompt_tokens": "i", "cached_tokens": "i", "preemptions": "i",
     "energy_j": "d",
 }  # fmt: skip
 
@@ -56,8 +60,8 @@ class Recorder:
         self._calls = Rows(CALL_COLUMNS)
         self._questions = Rows(QUESTION_COLUMNS)
         self._open: dict[SimulatedCaller, QuestionRecord] = {}
-        self._order: list[int] = []  # place of each written question in the trace
-        self._calls_of: list[int] = []  # how many calls each of them has
+        self._order = array("q")  # place of each written question in the trace
+        self._calls_of = array("q")  # how many calls each of them has
 
     def opened(self, question: QuestionRecord, caller: SimulatedCaller) -> None:
         """A question starts."""
@@ -140,13 +144,14 @@ class Recorder:
 
     def tables(self) -> tuple[Table, Table]:
         """(questions, calls), in the order of the trace."""
-        order = sorted(range(len(self._order)), key=self._order.__getitem__)
-        if order == list(range(len(order))):
+        written = np.asarray(self._order)
+        if np.all(written[1:] > written[:-1]):
             return self._questions.table(), self._calls.table()
-        starts: list[int] = [0]
-        for count in self._calls_of:
-            starts.append(starts[-1] + count)
-        rows: list[int] = []
-        for place in order:
-            rows.extend(range(starts[place], starts[place + 1]))
+        order = np.argsort(written)
+        counts = np.asarray(self._calls_of)
+        starts = np.cumsum(counts) - counts
+        # Rows of the k-th question in order: from the start of its calls, as many as it has.
+        counts, starts = counts[order], starts[order]
+        shifts = starts - (np.cumsum(counts) - counts)
+        rows = np.arange(counts.sum()) + np.repeat(shifts, counts)
         return self._questions.table(order), self._calls.table(rows)

@@ -1,9 +1,11 @@
 """Rows come in, columns come out: how a run keeps what it records, compactly."""
 
 from array import array
-from collections.abc import Sequence
 from struct import pack
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ttcsim.simulator.results import Table
 
@@ -14,7 +16,7 @@ class Rows:
     """Rows of a table under construction.
 
     Args:
-        kinds: Type code of each column, by name: "d" for numbers with a fraction, "q" for integers,
+        kinds: Type code of each column, by name: "d" for numbers with a fraction, "i" for integers,
             "" for anything else.
     """
 
@@ -46,13 +48,17 @@ class Rows:
                     column.extend(values)
         self._buffer = []
 
-    def table(self, order: Sequence[int] | None = None) -> Table:
-        """All rows as a table, in another order if one is given."""
+    def table(self, order: NDArray[np.int64] | None = None) -> Table:
+        """All rows as a table, in another order if one is given; no row can be added after."""
         self._flush()
-        columns = self._columns
+        columns, self._columns = self._columns, []
         if order is not None:
-            columns = [
-                array(kind, [column[row] for row in order]) if kind else [column[r] for r in order]
-                for kind, column in zip(self._kinds.values(), columns, strict=True)
-            ]
+            for place, kind in enumerate(self._kinds.values()):  # one by one, to save memory
+                columns[place] = _in_order(kind, columns[place], order)
         return Table(dict(zip(self._kinds, columns, strict=True)))
+
+
+def _in_order(kind: str, column: Any, order: NDArray[np.int64]) -> Any:
+    if not kind:
+        return [column[row] for row in order.tolist()]
+    return array(kind, np.asarray(column)[order].tobytes())
