@@ -53,9 +53,9 @@ class LockstepScheduler(Scheduler):
         self._buckets: list[dict[Request, None]] = [{} for _ in range(self._size)]
         self._places = 0
         self._at_place: dict[int, Request] = {}  # decoders by place
-        # Heaps over decoders and some that were, which are passed over: a number with a place.
+        # A heap of last steps with places: of decoders, and of some that were and are passed over.
         self._finish: list[int] = []
-        self._longest: list[int] = []
+        self._longest: Request | None = None
         self._in_flight = 0
         self._unsettled: dict[int, list[tuple[int, Request]]] = {}
         self._outputs_shared = False
@@ -169,13 +169,16 @@ class LockstepScheduler(Scheduler):
         self._at_place[request.place] = request
         last_context = request.prompt_tokens + self._output_limit(request) - 1
         heappush(self._finish, (last_context - request.base) << _PLACES | request.place)
-        heappush(self._longest, -request.base << _PLACES | request.place)
+        if self._longest is not None and request.base > self._longest.base:
+            self._longest = request
 
     def _stop_decoding(self, request: Request) -> None:
         request.computed = request.base + self.steps
         request.decoding = False
         request.last_step = self.steps
         del self._at_place[request.place]
+        if request is self._longest:
+            self._longest = None
         key = -request.base % self._size
         del self._buckets[key][request]
         self.decoders -= 1
@@ -197,13 +200,13 @@ class LockstepScheduler(Scheduler):
 
     def longest_context(self) -> int:
         """Longest context among the decoders, 0 without any. [tokens]"""
-        heap = self._longest
-        while heap:
-            first = heap[0]
-            if first & _PLACE in self._at_place:
-                return self.steps - (first >> _PLACES)
-            heappop(heap)
-        return 0
+        longest = self._longest
+        if longest is None:
+            for request in self._at_place.values():
+                if longest is None or request.base > longest.base:
+                    longest = request
+            self._longest = longest
+        return 0 if longest is None else self.steps + longest.base
 
     def _pending_samples(self, request: Request) -> int:
         """Tokens that batches in flight have sampled for a running request."""
