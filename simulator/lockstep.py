@@ -344,7 +344,6 @@ class LockstepScheduler(Scheduler):
         """Decoders that need a block in the coming steps, at most a cycle of them, in order."""
         order: list[Request] = []
         for step in range(self.steps, self.steps + steps):
-            needy = self._buckets[step % self._size]
-            if needy:
-                order.extend(needy)
+            for request in self._buckets[step % self._size]:
+                order.append(request)
         return order

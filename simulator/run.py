@@ -120,7 +120,7 @@ class Run:
                 raise InputError(
                     f"question {question.id} would arrive after {time_s:g} s: too late"
                 )
-            tick = round(time_s * TICKS_PER_S)
+            tick = int(time_s * 1e18 + 0.5)
             if tick > now:
                 self._agenda.call(tick, NORMAL, self._release)
                 return

@@ -411,8 +411,8 @@ def test_a_score_waits_for_the_step_that_runs_and_no_longer() -> None:
 class Bench:
     """One engine without strategies: requests in, ends out."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self.agenda = Agenda(simpy.Environment())
+    def __init__(self, scheduler: Scheduler, env: simpy.Environment | None = None) -> None:
+        self.agenda = Agenda(env or simpy.Environment())
         self.device = Device(70.0)
         self.ended: list[Request] = []
         self.engine = Engine(
@@ -454,6 +454,27 @@ def test_nothing_waits_in_an_empty_engine() -> None:
     bench.agenda.run()
     assert bench.agenda.now == 0
     assert bench.device.busy_ticks == 0
+
+
+def test_simpy_processes_see_the_same_time() -> None:
+    """A process that wakes in mid-stretch submits a request; the engine takes it up then."""
+    env = simpy.Environment()
+    bench = Bench(LockstepScheduler(SchedulerConfig(num_blocks=200)), env)
+    late = Request("late", 100, 50)
+    woken = []
+
+    def process() -> Any:
+        for _ in range(3):
+            yield env.timeout(TICKS_PER_S // 10)
+            woken.append((env.now, bench.agenda.now))
+        bench.engine.submit(late)
+
+    env.process(process())
+    bench.engine.submit(Request("early", 100, 500))
+    bench.agenda.run()
+    assert woken == [(TICKS_PER_S * k // 10, TICKS_PER_S * k // 10) for k in (1, 2, 3)]
+    assert [request.id for request in bench.ended] == ["late", "early"]
+    assert bench.agenda.now == bench.engine.last_end
 
 
 def test_a_request_that_can_never_be_admitted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
