@@ -23,22 +23,32 @@ BOUNDARY = 1_000_000
 
 
 class Due:
-    """A function to be called at its time; has what SimPy asks of an event."""
+    """Something that happens at its time, unless it has been cancelled by then."""
 
-    __slots__ = ("_ok", "callbacks", "cancelled", "priority", "then")
+    __slots__ = ("cancelled", "priority")
 
-    def __init__(
-        self, priority: int, then: Callable[[], None], callbacks: tuple[Callable[[Any], None], ...]
-    ) -> None:
+    def __init__(self, priority: int) -> None:
         self.priority = priority
-        self.then = then
         self.cancelled = False
-        self.callbacks: Any = callbacks
-        self._ok = True
+
+    def happen(self) -> None:
+        """Do it."""
+        raise NotImplementedError
+
+
+class _Call(Due):
+    __slots__ = ("_then",)
+
+    def __init__(self, priority: int, then: Callable[[], None]) -> None:
+        super().__init__(priority)
+        self._then = then
+
+    def happen(self) -> None:
+        self._then()
 
 
 class Agenda:
-    """Calls functions at ticks [as], in the order above.
+    """What is to happen at which tick [as], in the order above.
 
     Attributes:
         now: The current tick. [as]
@@ -49,44 +59,40 @@ class Agenda:
         queue: Any = self._env._queue
         self._queue: list[tuple[int, int, int, object]] = queue
         self._numbers: Any = self._env._eid
-        self._callbacks = (self._happen,)
         self.now = int(env.now)
         self._tick = -1
         self._priority = 0
 
-    def call(self, tick: int, priority: int, then: Callable[[], None]) -> Due:
-        """Call `then` at `tick`, at its place within that instant, unless it is cancelled."""
-        due = Due(priority, then, self._callbacks)
-        heappush(self._queue, (tick, priority, next(self._numbers), due))
-        return due
+    def put(self, tick: int, due: Due) -> None:
+        """Let `due` happen at `tick`, at its place within that instant."""
+        heappush(self._queue, (tick, due.priority, next(self._numbers), due))
 
-    def soon(self, then: Callable[[], None]) -> None:
-        """Call `then` at this tick, after whatever strategies and arrivals have to do already."""
-        self.call(self.now, NORMAL, then)
+    def call(self, tick: int, priority: int, then: Callable[[], None]) -> None:
+        """Call `then` at `tick`, at the place of `priority` within that instant."""
+        self.put(tick, _Call(priority, then))
 
     def run(self) -> None:
-        """Call everything, in order, until nothing is left."""
+        """Let everything happen, in order, until nothing is left."""
         queue, env = self._queue, self._env
         while queue:
             tick, _, _, due = queue[0]
             self.now = tick
-            if isinstance(due, Due):  # what env.step() would do, without the detour
+            if isinstance(due, Due):
                 heappop(queue)
                 self._happen(due)
             else:
                 env.step()
 
-    def _happen(self, due: Any) -> None:
-        event: Due = due
-        if not event.cancelled:
-            if event.priority != NORMAL:
-                self._tick, self._priority = self.now, event.priority
-            event.then()
+    def _happen(self, due: Due) -> None:
+        if not due.cancelled:
+            if due.priority != NORMAL:
+                self._tick, self._priority = self.now, due.priority
+            due.happen()
 
     def reach(self, tick: int, priority: int) -> bool:
         """Move on to a place in time if nothing is to happen before; say whether it was so.
 
-        What is called at its time all the same saves its way through the event list.
+        What happens at its time all the same saves its way through the event list.
         """
         queue = self._queue
         while queue:

@@ -69,7 +69,8 @@ class Engine:
         self._flights: list[Flight] = []
         self._ends_at: int | None = None  # when the stretch or the flight under way ends
         self._stretch: Stretch | None = None
-        self._end: Due | None = None  # the end of the flight or the stretch, on the agenda
+        self._end: _End | None = None  # the end of the flight or the stretch, on the agenda
+        self._round = _Round(self._boundary_at, self)
         self._boundary_due = False
         self._looping = False
         self._queues = False  # waits for its turn on the device
@@ -116,19 +117,25 @@ class Engine:
             self._end = None
         self._ends_at = tick
         if not self._looping:
-            self._end = self._agenda.call(tick, self._step_ends_at, self._ended)
+            self._put_end(tick)
+
+    def _put_end(self, tick: int) -> None:
+        self._end = _End(self._step_ends_at, self)
+        self._agenda.put(tick, self._end)
 
     def _boundary_soon(self) -> None:
         if not self._boundary_due:
             self._boundary_due = True
             if not self._looping:
-                self._agenda.call(self._now, self._boundary_at, self._came_round)
+                self._agenda.put(self._now, self._round)
 
-    def _came_round(self) -> None:
+    def came_round(self) -> None:
+        """The loop boundary is due now."""
         if self._boundary_due:  # if not, it has come early, see `catch_up`
             self._loop(ended=False)
 
-    def _ended(self) -> None:
+    def ended(self) -> None:
+        """The flight, or the stretch, ends now."""
         self._end = None
         self._loop(ended=True)
 
@@ -155,9 +162,9 @@ class Engine:
             ended = True
         self._looping = False
         if self._boundary_due:
-            agenda.call(self._now, self._boundary_at, self._came_round)
+            agenda.put(self._now, self._round)
         if self._ends_at is not None and self._end is None:
-            self._end = agenda.call(self._ends_at, self._step_ends_at, self._ended)
+            self._put_end(self._ends_at)
 
     def _end_now(self) -> None:
         if self._stretch is not None:
@@ -382,3 +389,29 @@ def _nonempty(batch: Batch) -> bool:
 def _quiet(batch: Batch) -> bool:
     """Whether nobody waits for this batch to come back."""
     return not batch.prefills and not batch.finishing and batch.decoders > 0
+
+
+class _End(Due):
+    """A flight, or a stretch, ends."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, priority: int, engine: Engine) -> None:
+        super().__init__(priority)
+        self._engine = engine
+
+    def happen(self) -> None:
+        self._engine.ended()
+
+
+class _Round(Due):
+    """The loop comes round to its boundary."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, priority: int, engine: Engine) -> None:
+        super().__init__(priority)
+        self._engine = engine
+
+    def happen(self) -> None:
+        self._engine.came_round()

@@ -15,7 +15,7 @@ from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.recorder import QuestionRecord, Recorder
 from ttcsim.simulator.request import Request
 from ttcsim.simulator.scenario import Scenario
-from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller, Wait
+from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller, Wait, Waiter
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.arrivals import ClosedLoop
 from ttcsim.workloads.asked import Asked
@@ -65,7 +65,7 @@ class Run:
         self._due = array("q", sorted(range(len(questions)), key=times_s.__getitem__))
         self._released = 0
         self._progress = progress
-        self._agenda = Agenda(simpy.Environment(initial_time=0))
+        self.agenda = Agenda(simpy.Environment(initial_time=0))
         self._space = ContextSpace()
         self._waiting: deque[QuestionRecord] = deque()
         self._in_flight = 0
@@ -75,7 +75,7 @@ class Run:
         self.recorder = Recorder()
         self.last_answer = 0
         self.clusters, self.devices = make_clusters(
-            self._agenda,
+            self.agenda,
             plans,
             scenario.scorer_placement == "colocated",
             _got_first_token,
@@ -92,8 +92,8 @@ class Run:
             InputError: If the strategy breaks a rule.
             StuckError: If nothing can go on.
         """
-        self._agenda.call(0, NORMAL, self._release)
-        self._agenda.run()
+        self.agenda.call(0, NORMAL, self._release)
+        self.agenda.run()
         if self._answered < len(self._questions):
             raise StuckError(
                 f"{len(self._questions) - self._answered} questions were never answered:"
@@ -111,7 +111,7 @@ class Run:
 
     def _release(self) -> None:
         """Release what is due; questions start at once unless too many are in flight."""
-        now = self._agenda.now
+        now = self.agenda.now
         while self._released < len(self._due):
             number: int = self._due[self._released]
             time_s: float = self._times_s[number]
@@ -122,7 +122,7 @@ class Run:
                 )
             tick = int(time_s * 1e18 + 0.5)
             if tick > now:
-                self._agenda.call(tick, NORMAL, self._release)
+                self.agenda.call(tick, NORMAL, self._release)
                 return
             self._released += 1
             self._waiting.append(QuestionRecord(number, question.id, now))
@@ -136,7 +136,7 @@ class Run:
     def _ask(self, record: QuestionRecord) -> None:
         """Start the strategy on one question."""
         question = self._questions[record.number]
-        record.started = self._agenda.now
+        record.started = self.agenda.now
         if self._closed_loop:
             record.released = record.started
         prefix = question.prefix
@@ -144,7 +144,7 @@ class Run:
         prompt = self._space.prompt(question.prompt_tokens, shared)
         asked = Asked(question, self._seed, prompt, self._dprime, self._resample, self._space)
         caller = SimulatedCaller(
-            self._agenda,
+            self.agenda,
             self._served,
             asked,
             self._ingest,
@@ -153,9 +153,9 @@ class Run:
         )
         self.recorder.opened(record, caller)
         program = self._strategy.run(asked, caller)
-        self._go_on(_Thread(record, asked, caller, program), None)
+        self.go_on(Thread(self, record, asked, caller, program), None)
 
-    def _go_on(self, thread: "_Thread", value: list[Call] | None) -> None:
+    def go_on(self, thread: "Thread", value: list[Call] | None) -> None:
         """Run a strategy as far as it gets without waiting; come back when its wait is over."""
         while True:
             try:
@@ -169,20 +169,19 @@ class Run:
                 raise self._misused(f"yield what call.all() or call.first() give, not {wait!r}")
             value = wait.value
             if value is None:
-                # Strategies go on after everything that ends at that instant has been delivered.
-                wait.then(lambda done: self._agenda.soon(lambda: self._go_on(thread, done)))
+                wait.then(thread)
                 return
 
     def _misused(self, rule: str) -> InputError:
         return InputError(f"strategy {self._strategy.name}: run() must {rule}")
 
-    def _answer(self, thread: "_Thread", outcome: Outcome) -> None:
+    def _answer(self, thread: "Thread", outcome: Outcome) -> None:
         """A question has its answer; what the strategy left running is cancelled."""
         record, caller = thread.record, thread.caller
         record.answer = None if outcome.answer is None else str(outcome.answer)
         record.correct = outcome.correct
         record.used = outcome.used
-        record.end = self.last_answer = self._agenda.now
+        record.end = self.last_answer = self.agenda.now
         record.expected_accuracy = self._expected_accuracy(thread.asked)
         caller.cancel_all()
         self.recorder.answered(record)
@@ -199,18 +198,36 @@ class Run:
         return self._strategy.expected_accuracy(samples, asked.scores() if self._scored else ())
 
 
-class _Thread:
+class Thread(Waiter):
     """A strategy at work on a question."""
 
-    __slots__ = ("asked", "caller", "program", "record")
+    __slots__ = ("_done", "_run", "asked", "caller", "program", "record")
 
     def __init__(
-        self, record: QuestionRecord, asked: Asked, caller: SimulatedCaller, program: Program
+        self,
+        run: Run,
+        record: QuestionRecord,
+        asked: Asked,
+        caller: SimulatedCaller,
+        program: Program,
     ) -> None:
+        super().__init__(NORMAL)
         self.record = record
         self.asked = asked
         self.caller = caller
         self.program = program
+        self._run = run
+        self._done: list[Call] = []
+
+    def wake(self, done: list[Call]) -> None:
+        """Go on after everything that ends at this instant has been delivered."""
+        self._done = done
+        self._run.agenda.put(self._run.agenda.now, self)
+
+    def happen(self) -> None:
+        """Go on."""
+        done, self._done = self._done, []
+        self._run.go_on(self, done)
 
 
 def _got_first_token(request: Request) -> None:

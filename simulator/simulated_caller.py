@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from ttcsim.errors import InputError
-from ttcsim.simulator.agenda import NORMAL, Agenda
+from ttcsim.simulator.agenda import NORMAL, Agenda, Due
 from ttcsim.simulator.cluster import Cluster
 from ttcsim.simulator.engine import Engine
 from ttcsim.simulator.request import Request, Status
@@ -59,14 +59,24 @@ class CallRecord:
         self.waits = []
 
 
+class Waiter(Due):
+    """Who goes on when a wait has come true."""
+
+    __slots__ = ()
+
+    def wake(self, done: list[Call]) -> None:
+        """The wait has come true; `done` is its value."""
+        raise NotImplementedError
+
+
 class Wait:
     """Comes true when `needed` of the calls are finished; its value are those, in that order."""
 
-    __slots__ = ("_calls", "_missing", "_resume", "value")
+    __slots__ = ("_calls", "_missing", "_waiter", "value")
 
     def __init__(self, calls: list[Call], needed: int) -> None:
         self._calls = calls
-        self._resume: Callable[[list[Call]], None] | None = None
+        self._waiter: Waiter | None = None
         self.value: list[Call] | None = None
         running: list[CallRecord] = []
         finished = 0
@@ -82,17 +92,17 @@ class Wait:
         for record in running:
             record.waits.append(self)
 
-    def then(self, resume: Callable[[list[Call]], None]) -> None:
-        """Call `resume` with its value when it comes true; it has not yet."""
-        self._resume = resume
+    def then(self, waiter: Waiter) -> None:
+        """Wake `waiter` with its value when it comes true; it has not yet."""
+        self._waiter = waiter
 
     def finished_one(self) -> None:
         """One of the calls has been finished."""
         self._missing -= 1
         if self._missing == 0:
             self.value = self._finished()
-            if self._resume is not None:
-                self._resume(self.value)
+            if self._waiter is not None:
+                self._waiter.wake(self.value)
 
     def _finished(self) -> list[Call]:
         done = [call for call in self._calls if call.state == "finished"]
