@@ -200,8 +200,7 @@ class Scheduler:
     def _admit(self, request: Request, budget: int, cap: int | None = None) -> int:
         """Move a waiting request to running if its tokens fit; return how many, or 0."""
         block_size = self.config.block_size
-        # The last known token is always computed, so that there is something to sample from.
-        hits = self.pool.lookup(request.keys, (request.known - 1) // block_size)
+        hits = self.pool.lookup(request.keys, self._most_hits(request))
         kept = request.kept
         # Its prompt is behind the outputs in the free list, so it is there as long as they are.
         assert kept is None or not kept.blocks or len(hits) == request.prompt_blocks
@@ -225,6 +224,10 @@ class Scheduler:
         request.recomputed_tokens += max(request.lost_tokens - request.computed, 0)
         request.lost_tokens = 0
         return tokens
+
+    def _most_hits(self, request: Request) -> int:
+        """Blocks it may find in the cache: the last known token is computed, to sample from it."""
+        return (request.known - 1) // self.config.block_size
 
     # -- blocks --------------------------------------------------------------------------------
 
@@ -280,7 +283,7 @@ class Scheduler:
         if request.output_keys is None or len(request.keys) > request.prompt_blocks:
             return False
         full = request.registered
-        if full <= request.prompt_blocks or full > (request.known - 1) // self.config.block_size:
+        if full <= request.prompt_blocks or full > self._most_hits(request):
             return False
         in_flight = max(request.hold, int(request.inflight > 0))
         return request.outputs + in_flight < self._output_limit(request)

@@ -53,13 +53,13 @@ def scheduler(wrong: str, *replacements: tuple[str, str]) -> Mutation:
 MUTATIONS = (
     kv_cache(
         "freed blocks without a hash go to the back",
-        ("self.free.unhashed.extend(reversed(unhashed))", "self.free.unhashed[:0] = unhashed"),
-        ("self.free.unhashed.extend(blocks)", "self.free.unhashed[:0] = blocks"),
+        ("free.unhashed += unhashed", "free.unhashed[:0] = unhashed[::-1]"),
+        ("self.free.unhashed += blocks", "self.free.unhashed[:0] = blocks"),
     ),
     kv_cache(
         "free head to tail",
         ("for block in reversed(blocks):", "for block in blocks:"),
-        ("self.free.unhashed.extend(blocks)", "self.free.unhashed.extend(reversed(blocks))"),
+        ("self.free.unhashed += blocks", "self.free.unhashed += reversed(blocks)"),
     ),
     scheduler(
         "register hashes when a step completes",
@@ -78,8 +78,10 @@ MUTATIONS = (
     scheduler(
         "a hit may cover the last known token", ("(request.known - 1) //", "request.known //")
     ),
-    kv_cache("no null block", ("FreeList(range(1, num_blocks))", "FreeList(range(num_blocks))")),
-    scheduler("adopting an idle cached block costs nothing", (" - pool.idle(hits)", "")),
+    kv_cache("no null block", ("for id in range(1, num_blocks)", "for id in range(num_blocks)")),
+    scheduler(
+        "adopting an idle cached block costs nothing", ("free -= pool.idle(hits)", "free -= 0")
+    ),
     scheduler(
         "no full-sequence admission gate",
         ("if config.scheduler_reserve_full_isl and", "if False and"),
@@ -94,7 +96,9 @@ MUTATIONS = (
     ),
     scheduler("watermark always applied", ("            if self.running:", "            if True:")),
     scheduler("long-prefill cap also for a lone request", ("requests <= 1", "requests < 1")),
-    kv_cache("lookup returns the newest duplicate", ("else block[0]", "else block[-1]")),
+    kv_cache(
+        "lookup returns the newest duplicate", ("block[0] if isinstance", "block[-1] if isinstance")
+    ),
     scheduler(
         "asynchronous: no max_tokens look-ahead skip",
         ("if request.hold and request.computed + 2", "if False and request.computed + 2"),
@@ -142,7 +146,7 @@ MUTATIONS = (
 
 def copy_tree(target: Path) -> None:
     """Copy what the tests need; the links between the rooms stay links."""
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "traces")
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "traces", "_compiled")
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():

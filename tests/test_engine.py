@@ -456,6 +456,23 @@ def test_nothing_waits_in_an_empty_engine() -> None:
     assert bench.device.busy_ticks == 0
 
 
+def test_asynchronous_engines_that_share_a_device_wait_for_it_once() -> None:
+    """Each comes round its loop while it waits for its turn; it must not join the queue again."""
+    agenda, device, ended = Agenda(simpy.Environment()), Device(70.0), list[Request]()
+    config = SchedulerConfig(num_blocks=100, async_scheduling=True)
+    engines = [
+        Engine(agenda, LockstepScheduler(config), cost(), device, index, 0, print, ended.append)
+        for index in range(3)
+    ]
+    for number in range(12):
+        engine, request = engines[number % 3], Request(str(number), 100, 3 + number)
+        agenda.call(number // 4 * 10**16, NORMAL, lambda e=engine, r=request: e.submit(r))
+    agenda.run()
+    assert len(ended) == 12
+    assert device.free
+    assert not device.contended
+
+
 def test_simpy_processes_see_the_same_time() -> None:
     """A process that wakes in mid-stretch submits a request; the engine takes it up then."""
     env = simpy.Environment()

@@ -120,3 +120,31 @@ def test_registering_twice_is_harmless() -> None:
     pool.release(blocks)
     taken(pool, 2)
     assert found(pool, "a", 1) == []
+
+
+def test_kept_blocks_stand_in_the_queue_where_they_were_left() -> None:
+    pool = BlockPool(10)
+    first, kept = keyed(pool, "ab"), pool.take(3)
+    pool.release(first)
+    pool.keep(kept)
+    pool.release(keyed(pool, "c"))
+    assert list(pool.free) == [7, 8, 9, 2, 1, 5, 4, 3, 6]
+    assert pool.used_blocks == 0
+
+
+def test_kept_blocks_are_evicted_from_the_tail_and_the_head_comes_back() -> None:
+    pool = BlockPool(6)
+    kept = pool.keep(pool.take(4))
+    assert taken(pool, 3) == [5, 4, 3]
+    assert ids(pool.restore(kept)) == [1, 2]
+    assert list(pool.free) == []
+    assert pool.free_blocks == 0
+
+
+def test_kept_blocks_that_are_all_evicted_are_gone() -> None:
+    pool = BlockPool(6)
+    kept = pool.keep(pool.take(3))
+    pool.release(keyed(pool, "a"))
+    assert taken(pool, 5) == [5, 3, 2, 1, 4]
+    assert kept.blocks == []
+    assert pool.lookup("a", 1) == []
