@@ -12,7 +12,7 @@ VLLM_VENV ?= .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_READY := $(VLLM_VENV)/.ready-$(VLLM_VERSION)
 
-.PHONY: demo test test-vllm compile check lint types layers clean
+.PHONY: demo test mutations test-vllm compile check lint types layers clean
 
 demo: $(READY)
 	$(BIN)/ttcsim compare --model Llama-3.1-8B --hardware h100_sxm --trace math500_r1_8b \
@@ -22,7 +22,11 @@ demo: $(READY)
 # Once from the sources and once compiled, if a C compiler is there.
 test: $(READY)
 	TTCSIM_COMPILED=0 $(BIN)/python -m pytest -q
-	if $(BIN)/python -m ttcsim.compile; then $(BIN)/python -m pytest -q; fi
+	@if $(BIN)/python -m ttcsim.compile; then $(BIN)/python -m pytest -q; fi
+
+# Breaks one scheduling rule after the other and sees that the tests notice.
+mutations: $(READY)
+	$(BIN)/python tests/mutations.py
 
 # The core in compiled form; without a C compiler everything runs as it is, only slower.
 compile: $(READY)
@@ -50,7 +54,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@$(BIN)/python -c 'import matplotlib.font_manager'  # builds its font list, once
-	-@$(BIN)/python -m ttcsim.compile
+	@$(BIN)/python -m ttcsim.compile || true
 	@touch $@
 
 # vLLM goes in without dependencies: requirements.txt has those that text models need, and no CUDA.
