@@ -75,6 +75,7 @@ class Engine:
         self._looping = False
         self._queues = False  # waits for its turn on the device
         self._fruitless = 0
+        self._blocks_before = -1  # blocks in use when the step that has just ended did so
 
     # -- from outside --------------------------------------------------------------------------
 
@@ -176,6 +177,9 @@ class Engine:
         """Look at the input, then decide batches until the queue is full."""
         self._boundary_due = False
         scheduler = self.scheduler
+        blocks, self._blocks_before = self._blocks_before, -1
+        if blocks < 0:  # no step has just ended
+            blocks = scheduler.pool.used_blocks
         self._take_input()
         while scheduler.has_requests() and len(self._flights) < self._depth:
             if self._start_stretch():
@@ -183,7 +187,7 @@ class Engine:
             batch = self._schedule()
             if not _nonempty(batch) and not scheduler.has_requests():
                 break
-        self._note()
+        self._note(blocks)
         self._start_oldest()
 
     def _take_input(self) -> None:
@@ -275,7 +279,7 @@ class Engine:
 
     def _deliver(self, batch: Batch) -> None:
         """Drop what was cancelled while the batch ran, then hand out its tokens."""
-        self._note()
+        self._blocks_before = self.scheduler.pool.used_blocks
         sampled: list[Request] = []
         for request in batch.prefills:
             if batch.samples[request] is not None:
@@ -296,11 +300,10 @@ class Engine:
         if self._lockstep is not None:
             self.ledger.leave(request)
 
-    def _note(self) -> None:
+    def _note(self, blocks_before: int) -> None:
         scheduler = self.scheduler
-        self.series.note(
-            self._now, len(scheduler.running), len(scheduler.waiting), scheduler.pool.used_blocks
-        )
+        running, waiting = len(scheduler.running), len(scheduler.waiting)
+        self.series.note(self._now, running, waiting, blocks_before, scheduler.pool.used_blocks)
 
     # -- many steps at once --------------------------------------------------------------------
 
@@ -359,21 +362,23 @@ class Engine:
         assert self._lockstep is not None
         batch = self._lockstep.advance(stretch.steps)
         if not stretch.queued:
-            self._book_quiet(stretch, stretch.steps)
+            self._book_quiet(stretch, stretch.steps, self._now - stretch.origin)
             self._come_back(batch)
             return
         if stretch.steps > 1:
             self._book(self._flights.pop(0))
-            self._book_quiet(stretch, stretch.steps - 2)
+            quiet = stretch.steps - 2
+            self._book_quiet(
+                stretch, quiet, stretch.row.durations(quiet, stretch.context, stretch.decoders)
+            )
             self._flights.append(self._flight_of(stretch, batch.context_tokens - batch.decoders))
         self._flights.append(self._flight_of(stretch, batch.context_tokens, batch))
         self._step_ends()
 
-    def _book_quiet(self, stretch: Stretch, steps: int) -> None:
+    def _book_quiet(self, stretch: Stretch, steps: int, duration: int) -> None:
         if steps:
-            context, decoders, row = stretch.context, stretch.decoders, stretch.row
-            self.device.busy_ticks += row.durations(steps, context, decoders)
-            self.ledger.stretch(steps, context, decoders, row)
+            self.device.busy_ticks += duration
+            self.ledger.stretch(steps, stretch.context, stretch.decoders, stretch.row)
 
     @staticmethod
     def _flight_of(stretch: Stretch, context: int, batch: Batch | None = None) -> Flight:

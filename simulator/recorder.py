@@ -1,6 +1,8 @@
 """Collects what happens in a run, a row per call and per question, in plain columns."""
 
 from array import array
+from collections.abc import Collection
+from typing import Final
 
 import numpy as np
 
@@ -27,11 +29,14 @@ QUESTION_COLUMNS = {
 }  # fmt: skip
 
 
+_FEW: Final = 4
+
+
 class QuestionRecord:
     """A question under way, in ticks."""
 
     __slots__ = (
-        "answer", "caller", "cancelled", "correct", "end", "expected_accuracy", "id", "number",
+        "answer", "caller", "correct", "end", "expected_accuracy", "id", "number",
         "released", "started", "used",
     )  # fmt: skip
 
@@ -46,7 +51,6 @@ class QuestionRecord:
         self.used: tuple[Call, ...] = ()
         self.expected_accuracy: float | None = None
         self.caller: SimulatedCaller | None = None
-        self.cancelled = False
 
 
 class Recorder:
@@ -59,40 +63,34 @@ class Recorder:
     def __init__(self) -> None:
         self._calls = Rows(CALL_COLUMNS)
         self._questions = Rows(QUESTION_COLUMNS)
-        self._open: dict[SimulatedCaller, QuestionRecord] = {}
+        self._kept: list[QuestionRecord] = []
         self._order = array("q")  # place of each written question in the trace
         self._calls_of = array("q")  # how many calls each of them has
 
-    def opened(self, question: QuestionRecord, caller: SimulatedCaller) -> None:
-        """A question starts."""
-        question.caller = caller
-        self._open[caller] = question
-
-    def call_ended(self, record: CallRecord) -> None:
-        """A call has finished or been cancelled."""
-        if record.call.state == "cancelled" and record.caller is not None:
-            self._open[record.caller].cancelled = True
-
     def answered(self, question: QuestionRecord) -> None:
-        """A question has its answer."""
+        """A question has its answer: write it now if that can be."""
         caller = question.caller
         assert caller is not None
-        if question.cancelled:
+        if caller.dropped:
+            self._kept.append(question)
             return
         for each in caller.calls:
             if each.end is None:
+                self._kept.append(question)
                 return
-        del self._open[caller]
         self._add(question, caller)
 
     def close(self) -> None:
         """The run is over: write what was kept back."""
-        for caller, question in self._open.items():
-            self._add(question, caller)
-        self._open = {}
+        for question in self._kept:
+            assert question.caller is not None
+            self._add(question, question.caller)
+        self._kept = []
 
     def _add(self, question: QuestionRecord, caller: SimulatedCaller) -> None:
-        used = set(question.used)
+        used: Collection[Call] = question.used
+        if len(used) > _FEW:
+            used = set(used)
         output = useful = cancelled = discarded = recomputed = 0
         prompt = cached = preemptions = energy = calls = 0
         for record in caller.calls:

@@ -149,9 +149,8 @@ class Run:
             asked,
             self._ingest,
             self._output,
-            self.recorder.call_ended,
         )
-        self.recorder.opened(record, caller)
+        record.caller = caller
         program = self._strategy.run(asked, caller)
         self.go_on(Thread(self, record, asked, caller, program), None)
 

@@ -25,13 +25,19 @@ class EngineSeries:
         self._running = 0
         self._blocks = 0
 
-    def note(self, tick: int, running: int, waiting: int, blocks: int) -> None:
-        """Record the state at a moment; while requests ran, blocks are taken to grow evenly."""
+    def note(self, tick: int, running: int, waiting: int, before: int, blocks: int) -> None:
+        """Record the state at a loop boundary.
+
+        `before` are the blocks used when the last step ended: while requests ran, they are taken to
+        have grown evenly up to there; what was freed and handed out since gives `blocks`.
+        """
         elapsed = float(tick - self._tick)
-        last, running_before = self._blocks, self._running
-        self.block_ticks += elapsed * (last + (blocks if running_before else last)) / 2
-        self.running_ticks += elapsed * running_before
+        last, ran = self._blocks, self._running
+        self.block_ticks += elapsed * (last + (before if ran else last)) / 2
+        self.running_ticks += elapsed * ran
         self._tick, self._running, self._blocks = tick, running, blocks
+        if before > self.peak_blocks:
+            self.peak_blocks = before
         if blocks > self.peak_blocks:
             self.peak_blocks = blocks
         if tick >= self._next:

@@ -1,6 +1,6 @@
 """The simulated caller: what a strategy says becomes requests, in virtual time."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ttcsim.errors import InputError
 from ttcsim.simulator.agenda import NORMAL, Agenda, Due
@@ -124,7 +124,6 @@ class SimulatedCaller:
         clusters: Deployments by name.
         asked: The question.
         ingest, output: Latency before and after the engines. [as]
-        record: Called with every call that ends.
     """
 
     def __init__(
@@ -134,7 +133,6 @@ class SimulatedCaller:
         asked: Asked,
         ingest: int,
         output: int,
-        record: Callable[[CallRecord], None],
     ) -> None:
         self._agenda = agenda
         self._clusters = clusters
@@ -142,8 +140,8 @@ class SimulatedCaller:
         self._id = asked.id
         self._ingest = ingest
         self._output = output
-        self._record = record
         self._finished = 0
+        self.dropped = False  # a call was cancelled before it was finished
         self.calls: list[CallRecord] = []
 
     # -- vocabulary ----------------------------------------------------------------------------
@@ -206,7 +204,9 @@ class SimulatedCaller:
 
     def cancel_all(self) -> None:
         """Stop whatever still runs."""
-        self.cancel([record.call for record in self.calls if record.call.state == "running"])
+        for record in self.calls:
+            if record.call.state == "running":
+                self.cancel([record.call])
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -291,4 +291,5 @@ class SimulatedCaller:
     def _close(self, record: CallRecord) -> None:
         if record.end is None:
             record.end = self._agenda.now
-            self._record(record)
+            if record.call.state == "cancelled":
+                self.dropped = True

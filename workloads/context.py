@@ -76,7 +76,8 @@ class Context:
         keys = node._keys if node is not None and node._keys is not None else []
         for node in reversed(fresh):
             high = node.serial << 32
-            keys = keys + list(range(high | len(keys), high | (node.tokens // block_size)))
+            more = list(range(high | len(keys), high | (node.tokens // block_size)))
+            keys = keys + more if keys else more
             node._keys, node._keys_size = keys, block_size
         return keys
 
