@@ -386,6 +386,8 @@ class Scheduler:
 
     def _end(self, request: Request, status: Status) -> None:
         self._release(request)
+        request.keys = ()
+        request.kept = None
         request.status = status
         self._flush.append(request)
 

@@ -10,7 +10,7 @@ from ttcsim.simulator.request import Request, Status
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call
-from ttcsim.workloads.context import Context
+from ttcsim.workloads.context import Context, new_serial
 
 
 class CallRecord:
@@ -170,7 +170,7 @@ class SimulatedCaller:
     def score(self, context: Context, *, reuse_prefix: bool = True, on: str = "scorer") -> Call:
         """Read a text on a deployment."""
         call = Call("score", on, context, tokens=1, reuse_prefix=reuse_prefix, output=context)
-        return self._send(call, context.append(1).serial << 32)
+        return self._send(call, new_serial() << 32)
 
     def wait(self, seconds: float) -> Call:
         """Let time pass."""

@@ -10,6 +10,11 @@ from collections.abc import Sequence
 _serials = itertools.count(1)
 
 
+def new_serial() -> int:
+    """An identity that no segment has."""
+    return next(_serials)
+
+
 class Context:
     """A chain of segments; `tokens` counts the whole chain.
 
