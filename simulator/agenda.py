@@ -79,6 +79,7 @@ class Agenda:
             self.now = tick
             if isinstance(due, Due):
                 heappop(queue)
+                env._now = tick
                 self._happen(due)
             else:
                 env.step()
@@ -92,7 +93,8 @@ class Agenda:
     def reach(self, tick: int, priority: int) -> bool:
         """Move on to a place in time if nothing is to happen before; say whether it was so.
 
-        What happens at its time all the same saves its way through the event list.
+        What happens at its time all the same saves its way through the event list. It must not be
+        on the list at the same time.
         """
         queue = self._queue
         while queue:
@@ -104,7 +106,7 @@ class Agenda:
                 return False
             else:
                 break
-        self.now = tick
+        self._env._now = self.now = tick
         self._tick, self._priority = tick, priority
         return True
 

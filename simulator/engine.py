@@ -113,12 +113,15 @@ class Engine:
 
     def _end_at(self, tick: int) -> None:
         """Let the flight, or the stretch, end at `tick`, not when it was set to end before."""
-        if self._end is not None:
-            self._end.cancelled = True
-            self._end = None
+        self._drop_end()
         self._ends_at = tick
         if not self._looping:
             self._put_end(tick)
+
+    def _drop_end(self) -> None:
+        if self._end is not None:
+            self._end.cancelled = True
+            self._end = None
 
     def _put_end(self, tick: int) -> None:
         self._end = _End(self._step_ends_at, self)
@@ -147,12 +150,21 @@ class Engine:
     # -- the loop ------------------------------------------------------------------------------
 
     def _loop(self, ended: bool) -> None:
-        """Come round the loop, again and again as long as nobody else has something to do."""
+        """Come round the loop, again and again as long as nobody else has something to do.
+
+        Meanwhile the engine's own next end and boundary are not on the agenda; what is still due
+        when the loop is left goes there.
+        """
         agenda = self._agenda
         self._looping = True
         while True:
             if ended:
                 self._end_now()
+                if self._ends_at is not None and self._ends_at == agenda.now:
+                    # An empty batch takes no time, and ends of steps come before the boundary.
+                    if agenda.settle(self._step_ends_at):
+                        continue
+                    break
                 if not agenda.settle(self._boundary_at):
                     break
             self._boundary()
@@ -279,7 +291,8 @@ class Engine:
 
     def _deliver(self, batch: Batch) -> None:
         """Drop what was cancelled while the batch ran, then hand out its tokens."""
-        self._blocks_before = self.scheduler.pool.used_blocks
+        if self._blocks_before < 0:
+            self._blocks_before = self.scheduler.pool.used_blocks
         sampled: list[Request] = []
         for request in batch.prefills:
             if batch.samples[request] is not None:
@@ -339,9 +352,7 @@ class Engine:
             steps = stretch.steps_until(self._now)
             if stretch.end(steps) == self._now:
                 stretch.steps = steps
-                if self._end is not None:
-                    self._end.cancelled = True
-                    self._end = None
+                self._drop_end()
                 self._stretch_ends()
                 if self._agenda.past(self._boundary_at):
                     self._boundary()

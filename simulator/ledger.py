@@ -113,7 +113,8 @@ class EnergyLedger:
     def _settle_late(self) -> None:
         if self._late:
             for request in self._late.pop(self.steps, ()):
-                self._settle(request)
+                if request.owes_energy:
+                    self._settle(request)
 
     def _settle(self, request: Request) -> None:
         request.energy += (

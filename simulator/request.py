@@ -150,7 +150,7 @@ class Batch:
 
     @staticmethod
     def to_fill() -> "Batch":
-        """An empty batch that shares nothing."""
+        """An empty batch with places of its own for what `schedule()` fills in."""
         batch = Batch()
         batch.scheduled, batch.prefills, batch.samples, batch.admitted = {}, {}, {}, {}
         batch.preempted = []

@@ -16,8 +16,8 @@ class Rows:
     """Rows of a table under construction.
 
     Args:
-        kinds: Type code of each column, by name: "d" for numbers with a fraction, "i" for integers,
-            "" for anything else.
+        kinds: Type code of each column, by name: "d" for numbers with a fraction, "i" and "q" for
+            integers below 2^31 and 2^63, "" for anything else.
     """
 
     def __init__(self, kinds: dict[str, str]) -> None:

@@ -69,6 +69,7 @@ class Run:
         self._space = ContextSpace()
         self._waiting: deque[QuestionRecord] = deque()
         self._in_flight = 0
+        self._starting = False
         self._answered = 0
         self._closed_loop = isinstance(scenario.arrivals, ClosedLoop)
         self._limit = _limit(scenario)
@@ -129,9 +130,13 @@ class Run:
             self._start()
 
     def _start(self) -> None:
+        if self._starting:
+            return  # an answer given at once has led back here: the loop below goes on with it
+        self._starting = True
         while self._waiting and self._in_flight < self._limit:
             self._in_flight += 1
             self._ask(self._waiting.popleft())
+        self._starting = False
 
     def _ask(self, record: QuestionRecord) -> None:
         """Start the strategy on one question."""

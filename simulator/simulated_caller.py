@@ -291,5 +291,5 @@ class SimulatedCaller:
     def _close(self, record: CallRecord) -> None:
         if record.end is None:
             record.end = self._agenda.now
-            if record.call.state == "cancelled":
+            if record.call.state == "cancelled" and record.request is not None:
                 self.dropped = True

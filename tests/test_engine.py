@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import SMALL, Script, cost, question, rows, run, scenario, trace
 
+import ttcsim
 from ttcsim.simulator.agenda import NORMAL, Agenda
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.engine import Engine, StuckError
@@ -252,7 +253,7 @@ def step_by_step(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_same(fast: Result, slow: Result) -> None:
-    """Tables and summary agree; energies to the last attojoule."""
+    """Tables and summary agree to the last digit."""
     assert fast.questions.columns.keys() == slow.questions.columns.keys()
     for mine, other in ((fast.calls, slow.calls), (fast.questions, slow.questions)):
         for name, column in mine.columns.items():
@@ -274,6 +275,49 @@ def assert_same(fast: Result, slow: Result) -> None:
 def test_stretches_change_nothing(case: tuple[dict[str, Any], Trace]) -> None:
     fields, asked = case
     assert_same(run(asked=asked, **fields), run(asked=asked, **step_by_step(fields)))
+
+
+@pytest.mark.skipif(ttcsim.IS_COMPILED, reason="methods of a compiled class cannot be replaced")
+@given(cases())
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+def test_going_round_without_the_event_list_changes_nothing(
+    case: tuple[dict[str, Any], Trace],
+) -> None:
+    fields, asked = case
+    for scenario_fields in (fields, step_by_step(fields)):
+        quick = run(asked=asked, **scenario_fields)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Agenda, "reach", lambda *_: False)
+            patched.setattr(Agenda, "settle", lambda *_: False)
+            through_the_list = run(asked=asked, **scenario_fields)
+        assert quick == through_the_list
+
+
+def test_the_end_of_an_empty_step_comes_before_the_boundary() -> None:
+    """Two replicas that do the same: what the second does may not depend on the shortcut."""
+    means = []
+    for replicas in (1, 2):
+        asked = trace(*(question(f"q{i}", 50, [40], at=0.0) for i in range(replicas)))
+        engine = {"async_scheduling": True, "num_gpu_blocks": 100}
+        found = run("single", asked, deployment={"replicas": replicas}, engine=engine)
+        means.append(found.summary["kv_mean"])
+    assert means[0] == pytest.approx(means[1], rel=1e-12)
+
+
+def test_simultaneous_answers_do_not_pile_up_on_the_stack() -> None:
+    """In a closed loop a question that needs no call is answered at once, and so on."""
+
+    def program(asked: Asked, call: Caller) -> Program:
+        if asked.id == "q0":
+            yield call.all([call.generate(asked.context, sample=0)])
+
+    asked = trace(*(question(f"q{i}", 10, [5]) for i in range(2000)))
+    found = run(Script(program), asked, arrivals={"kind": "closed_loop", "concurrency": 1})
+    assert len(found.questions) == 2000
 
 
 def same_both_ways(strategy: Any, asked: Trace, **fields: Any) -> Result:

@@ -25,7 +25,8 @@ class Call:
         seconds: How long a wait takes. [s]
         reuse_prefix: Whether the prefix cache of the deployment is used.
         state: Whether it runs, is finished or was cancelled.
-        output: The text after it, once it is finished.
+        output: The text after it. Nobody may build on it before it is finished: `context` is what
+            strategies use.
         owner: Whatever the caller keeps about it.
     """
 

@@ -49,7 +49,10 @@ def main() -> int:
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
         if done.returncode:
             return _failed(done.stdout + done.stderr)
-        _install(work, sources)
+        try:
+            _install(work, sources)
+        except OSError as error:
+            return _failed(f"error: {error}")
     return 0
 
 

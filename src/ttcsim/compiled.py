@@ -40,8 +40,8 @@ def source(module: str) -> Path:
 
 
 def digest() -> str:
-    """Digest of the sources of the core."""
-    found = hashlib.sha256()
+    """Digest of the sources of the core, and of how they are compiled."""
+    found = hashlib.sha256((PACKAGE / "compile.py").read_bytes())
     for module in MODULES:
         found.update(module.encode() + b"\0" + source(module).read_bytes())
     return found.hexdigest()
@@ -65,8 +65,9 @@ def is_current() -> bool:
     """Whether a compiled core is there for this Python and these sources."""
     try:
         made_from = (FOLDER / DIGEST).read_text(encoding="ascii")
-        return _extension(LIBRARY).is_file() and made_from == digest()
-    except OSError:
+        complete = all(_extension(name).is_file() for name in (LIBRARY, *MODULES))
+        return complete and made_from == digest()
+    except (OSError, ValueError):
         return False
 
 
