@@ -16,15 +16,15 @@ from ttcsim.workloads.caller import Call
 CALL_COLUMNS = {
     "question_id": "", "call": "i", "kind": "", "deployment": "", "replica": "i", "sample": "",
     "sample_model": "", "state": "", "sent_s": "d", "first_token_s": "", "end_s": "d",
-    "prompt_tokens": "i", "cached_tokens": "i", "output_tokens": "i", "recomputed_tokens": "q",
+    "prompt_tokens": "i", "cached_tokens": "i", "output_tokens": "i", "recomputed_tokens": "i",
     "preemptions": "i", "used": "", "energy_j": "d",
 }  # fmt: skip
 
 QUESTION_COLUMNS = {
     "question_id": "", "released_s": "d", "started_s": "d", "end_s": "d", "makespan_s": "d",
-    "answer": "", "correct": "", "expected_accuracy": "", "calls": "i", "output_tokens": "q",
-    "useful_tokens": "q", "cancelled_tokens": "q", "discarded_tokens": "q",
-    "recomputed_tokens": "q", "prompt_tokens": "q", "cached_tokens": "q", "preemptions": "i",
+    "answer": "", "correct": "", "expected_accuracy": "", "calls": "i", "output_tokens": "i",
+    "useful_tokens": "i", "cancelled_tokens": "i", "discarded_tokens": "i",
+    "recomputed_tokens": "i", "prompt_tokens": "i", "cached_tokens": "i", "preemptions": "i",
     "energy_j": "d",
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Rows come in, columns come out: how a run keeps what it records, compactly."""
 
 from array import array
-from struct import pack
+from struct import error, pack
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,14 @@ class Rows:
     """Rows of a table under construction.
 
     Args:
-        kinds: Type code of each column, by name: "d" for numbers with a fraction, "i" and "q" for
-            integers below 2^31 and 2^63, "" for anything else.
+        kinds: Type code of each column, by name: "d" for numbers with a fraction, "i" for integers
+            (kept in 32 bits as long as they fit, then in 64), "" for anything else.
     """
 
     def __init__(self, kinds: dict[str, str]) -> None:
-        self._kinds = kinds
+        self._names = list(kinds)
         self._columns: list[Any] = [array(kind) if kind else [] for kind in kinds.values()]
         self._buffer: list[tuple[object, ...]] = []
-        self._flushed = 0
-
-    def __len__(self) -> int:
-        return self._flushed + len(self._buffer)
 
     def append(self, row: tuple[object, ...]) -> None:
         """Add a row; its values are in the order of the columns."""
@@ -36,16 +32,13 @@ class Rows:
             self._flush()
 
     def _flush(self) -> None:
-        self._flushed += len(self._buffer)
         if self._buffer:
-            rows = len(self._buffer)
-            for kind, column, values in zip(
-                self._kinds.values(), self._columns, zip(*self._buffer, strict=True), strict=True
-            ):
-                if kind:  # several times as fast as extend()
-                    column.frombytes(pack(f"{rows}{kind}", *values))
-                else:
+            for place, values in enumerate(zip(*self._buffer, strict=True)):
+                column = self._columns[place]
+                if isinstance(column, list):
                     column.extend(values)
+                else:
+                    self._columns[place] = _extended(column, values)
         self._buffer = []
 
     def table(self, order: NDArray[np.int64] | None = None) -> Table:
@@ -53,12 +46,22 @@ class Rows:
         self._flush()
         columns, self._columns = self._columns, []
         if order is not None:
-            for place, kind in enumerate(self._kinds.values()):  # one by one, to save memory
-                columns[place] = _in_order(kind, columns[place], order)
-        return Table(dict(zip(self._kinds, columns, strict=True)))
+            for place, column in enumerate(columns):  # one by one, to save memory
+                columns[place] = _in_order(column, order)
+        return Table(dict(zip(self._names, columns, strict=True)))
 
 
-def _in_order(kind: str, column: Any, order: NDArray[np.int64]) -> Any:
-    if not kind:
+def _extended(column: Any, values: tuple[Any, ...]) -> Any:
+    """A column with more values (packed, which is several times as fast as extend())."""
+    try:
+        column.frombytes(pack(f"{len(values)}{column.typecode}", *values))
+    except error:  # too large for 32 bits
+        column = array("q", column)
+        column.extend(values)
+    return column
+
+
+def _in_order(column: Any, order: NDArray[np.int64]) -> Any:
+    if isinstance(column, list):
         return [column[row] for row in order.tolist()]
-    return array(kind, np.asarray(column)[order].tobytes())
+    return array(column.typecode, np.asarray(column)[order].tobytes())
