@@ -59,6 +59,7 @@ class StepCost:
         self._by_tokens: dict[int, tuple[float, float, float]] = {}
         self._by_samples: dict[int, tuple[float, float]] = {}
         self._by_decoders: dict[int, tuple[float, float, float]] = {}
+        self._decode_steps: dict[int, _DecodeStep] = {}
         context_s, context_flops = self.operators.context_token
         self._context_ticks = round(context_s * TICKS_PER_S)
         self._lines: list[EnergyLine] = []
@@ -81,6 +82,11 @@ class StepCost:
         `spread` is decoders · longest context - summed context of the decoders: how uneven they
         are. [tokens]
         """
+        if not prefills:
+            step = self._of_decode_step(decoders)
+            duration = int((step.seconds + step.tail_s * spread) * TICKS_PER_S + 0.5)
+            ticks = self._context_ticks
+            return StepRow(duration, ticks, self._lines, step.flops, step.all_reduce_s)
         tokens = samples = decoders
         for prefill in prefills:
             tokens += prefill.tokens
@@ -91,21 +97,30 @@ class StepCost:
         decode_s, decode_flops, tail_s = self._of_decoders(decoders)
         seconds = token_s + sample_s + decode_s + tail_s * spread
         flops = token_flops + sample_flops + decode_flops
-        if prefills:
-            attention_s, attention_flops = self._prefill_attention(prefills)
-            seconds += attention_s
-            flops += attention_flops
+        attention_s, attention_flops = self._prefill_attention(prefills)
+        seconds += attention_s
+        flops += attention_flops
         duration = int(seconds * TICKS_PER_S + 0.5)
         return StepRow(duration, self._context_ticks, self._lines, flops, all_reduce_s)
 
     def decode_duration(self, decoders: int, spread: int, context: int) -> int:
         """Duration of a pure decode step. [as]"""
-        decode_s, _, tail_s = self._of_decoders(decoders)
-        seconds = self._of_tokens(decoders)[0] + self._of_samples(decoders)[0] + decode_s
-        seconds += tail_s * spread
+        step = self._of_decode_step(decoders)
+        seconds = step.seconds + step.tail_s * spread
         return int(seconds * TICKS_PER_S + 0.5) + self._context_ticks * context
 
     # -- parts, each kept for the next step like it ----------------------------------------------
+
+    def _of_decode_step(self, decoders: int) -> "_DecodeStep":
+        found = self._decode_steps.get(decoders)
+        if found is None:
+            token_s, all_reduce_s, token_flops = self._of_tokens(decoders)
+            sample_s, sample_flops = self._of_samples(decoders)
+            decode_s, decode_flops, tail_s = self._of_decoders(decoders)
+            seconds = token_s + sample_s + decode_s
+            flops = token_flops + sample_flops + decode_flops
+            found = self._decode_steps[decoders] = _DecodeStep(seconds, all_reduce_s, flops, tail_s)
+        return found
 
     def _of_tokens(self, tokens: int) -> tuple[float, float, float]:
         found = self._by_tokens.get(tokens)
@@ -136,3 +151,15 @@ class StepCost:
             seconds += compute_s if compute_s > memory_s else memory_s
             flops += self._head_flops * pairs
         return self._layers * (self._prefill_latency_s + seconds), self._layers * flops
+
+
+class _DecodeStep:
+    """A step of decoders only, but for their context: seconds, FLOPs, seconds per spread."""
+
+    __slots__ = ("all_reduce_s", "flops", "seconds", "tail_s")
+
+    def __init__(self, seconds: float, all_reduce_s: float, flops: float, tail_s: float) -> None:
+        self.seconds = seconds
+        self.all_reduce_s = all_reduce_s
+        self.flops = flops
+        self.tail_s = tail_s

@@ -40,10 +40,10 @@ class Single(Strategy):
 
     def run(self, question: Asked, call: Caller) -> Program:
         """One sample, its answer."""
-        drafts = draft(question, call, 1)
-        yield call.all(drafts)
+        sent = call.generate(question.context, sample=0)
+        yield call.all([sent])
         sample = question.sample(0)
-        return Outcome(sample.answer, sample.correct, tuple(drafts))
+        return Outcome(sample.answer, sample.correct, (sent,))
 
     def expected_accuracy(self, samples: Sequence[Sample], scores: Sequence[float]) -> float | None:
         """Share of right samples."""
