@@ -4,7 +4,7 @@ At one tick come first whatever strategies and arrivals do (SimPy's own prioriti
 ends of steps, then loop boundaries, each by engine. `past()` says how far an instant has got, so
 that an engine in the middle of a stretch can tell what would already have happened to it.
 
-Nine steps in ten end before anything else happens. `reach()` moves the clock on to them without an
+Most steps end before anything else happens. `reach()` moves the clock on to their ends without an
 event. SimPy processes in the same environment see the same time and take their turns.
 """
 

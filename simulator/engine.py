@@ -407,27 +407,27 @@ def _quiet(batch: Batch) -> bool:
     return not batch.prefills and not batch.finishing and batch.decoders > 0
 
 
-class _End(Due):
-    """A flight, or a stretch, ends."""
-
+class _EngineDue(Due):
     __slots__ = ("_engine",)
 
     def __init__(self, priority: int, engine: Engine) -> None:
         super().__init__(priority)
         self._engine = engine
+
+
+class _End(_EngineDue):
+    """A flight, or a stretch, ends."""
+
+    __slots__ = ()
 
     def happen(self) -> None:
         self._engine.ended()
 
 
-class _Round(Due):
+class _Round(_EngineDue):
     """The loop comes round to its boundary."""
 
-    __slots__ = ("_engine",)
-
-    def __init__(self, priority: int, engine: Engine) -> None:
-        super().__init__(priority)
-        self._engine = engine
+    __slots__ = ()
 
     def happen(self) -> None:
         self._engine.came_round()

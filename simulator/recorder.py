@@ -1,8 +1,6 @@
 """Collects what happens in a run, a row per call and per question, in plain columns."""
 
 from array import array
-from collections.abc import Collection
-from typing import Final
 
 import numpy as np
 
@@ -27,9 +25,6 @@ QUESTION_COLUMNS = {
     "recomputed_tokens": "i", "prompt_tokens": "i", "cached_tokens": "i", "preemptions": "i",
     "energy_j": "d",
 }  # fmt: skip
-
-
-_FEW: Final = 4
 
 
 class QuestionRecord:
@@ -71,14 +66,10 @@ class Recorder:
         """A question has its answer: write it now if that can be."""
         caller = question.caller
         assert caller is not None
-        if caller.dropped:
+        if caller.dropped or any(call.end is None for call in caller.calls):
             self._kept.append(question)
-            return
-        for each in caller.calls:
-            if each.end is None:
-                self._kept.append(question)
-                return
-        self._add(question, caller)
+        else:
+            self._add(question, caller)
 
     def close(self) -> None:
         """The run is over: write what was kept back."""
@@ -88,9 +79,7 @@ class Recorder:
         self._kept = []
 
     def _add(self, question: QuestionRecord, caller: SimulatedCaller) -> None:
-        used: Collection[Call] = question.used
-        if len(used) > _FEW:
-            used = set(used)
+        used = set(question.used)
         output = useful = cancelled = discarded = recomputed = 0
         prompt = cached = preemptions = energy = calls = 0
         for record in caller.calls:

@@ -1,7 +1,7 @@
 """Rows come in, columns come out: how a run keeps what it records, compactly."""
 
+import struct
 from array import array
-from struct import error, pack
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ class Rows:
 def _extended(column: Any, values: tuple[Any, ...]) -> Any:
     """A column with more values (packed, which is several times as fast as extend())."""
     try:
-        column.frombytes(pack(f"{len(values)}{column.typecode}", *values))
-    except error:  # too large for 32 bits
+        column.frombytes(struct.pack(f"{len(values)}{column.typecode}", *values))
+    except struct.error:  # too large for 32 bits
         column = array("q", column)
         column.extend(values)
     return column

@@ -121,7 +121,7 @@ class Run:
                 raise InputError(
                     f"question {question.id} would arrive after {time_s:g} s: too late"
                 )
-            tick = int(time_s * 1e18 + 0.5)
+            tick = int(time_s * TICKS_PER_S + 0.5)
             if tick > now:
                 self.agenda.call(tick, NORMAL, self._release)
                 return

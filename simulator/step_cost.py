@@ -154,7 +154,10 @@ class StepCost:
 
 
 class _DecodeStep:
-    """A step of decoders only, but for their context: seconds, FLOPs, seconds per spread."""
+    """A step of decoders only, as most are, but for their context.
+
+    Seconds, the all-reduce part of them, FLOPs of a device, seconds per unit of spread.
+    """
 
     __slots__ = ("all_reduce_s", "flops", "seconds", "tail_s")
 

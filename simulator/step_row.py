@@ -9,7 +9,7 @@ TICKS_PER_S: Final = 10**18
 UNITS_PER_J: Final = 10**17
 """Resolution of energy: tens of attojoules [10 aJ]; a step has about 1e17 to 1e18 of them."""
 
-_UNITS_PER_W_TICK: Final = 0.1
+_UNITS_PER_W_TICK: Final = UNITS_PER_J / TICKS_PER_S
 
 _CLEAR: Final = 1e-12
 """Lines whose energies differ by more than this share of them are told apart by floats."""
@@ -17,12 +17,12 @@ _CLEAR: Final = 1e-12
 
 def seconds(ticks: int) -> float:
     """Ticks as seconds."""
-    return float(ticks) / 1e18
+    return float(ticks) / TICKS_PER_S
 
 
 def joules(energy: int) -> float:
     """Energy [10 aJ] as joules."""
-    return float(energy) / 1e17
+    return float(energy) / UNITS_PER_J
 
 
 class EnergyLine:
@@ -82,7 +82,7 @@ class StepRow:
         least = second = math.inf
         for line in self._lines:
             joules = line.j_per_flop * flops - line.saved_w * all_reduce_s
-            energy = line.watts * ticks + joules * 1e17 + float(line.per_context) * context
+            energy = line.watts * ticks + joules * UNITS_PER_J + float(line.per_context) * context
             if energy < least:
                 lowest, least, second = line, energy, least
             elif energy < second:
@@ -94,7 +94,7 @@ class StepRow:
     def _fixed(self, line: EnergyLine) -> int:
         joules = line.j_per_flop * self._flops - line.saved_w * self._all_reduce_s
         ticks = float(self.duration) * _UNITS_PER_W_TICK
-        return int(line.watts * ticks + joules * 1e17 + 0.5)
+        return int(line.watts * ticks + joules * UNITS_PER_J + 0.5)
 
     def durations(self, steps: int, context: int, decoders: int) -> int:
         """Summed duration of `steps` steps, the first at `context`, growing by `decoders`. [as]"""
