@@ -12,7 +12,7 @@ VLLM_VENV ?= .venv-vllm
 VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_READY := $(VLLM_VENV)/.ready-$(VLLM_VERSION)
 
-.PHONY: demo test mutations test-vllm compile check lint types layers clean
+.PHONY: demo test mutations test-vllm validation compile check lint types layers clean
 
 demo: $(READY)
 	$(BIN)/ttcsim compare --model Llama-3.1-8B --hardware h100_sxm --trace math500_r1_8b \
@@ -33,8 +33,13 @@ compile: $(READY)
 	$(BIN)/python -m ttcsim.compile
 
 # Options of the check: make test-vllm ARGS="--seed 7 --keep-going"
-test-vllm: $(VLLM_READY)
+test-vllm: $(READY) $(VLLM_READY)
 	PYTHONPATH=src $(VLLM_PYTHON) tests/vllm/check.py $(ARGS)
+	$(BIN)/python tests/vllm/live_round.py $(VLLM_PYTHON)
+
+# Writes docs/validation.md and its plots again from the measured runs in analysis/evidence.
+validation: $(READY)
+	$(BIN)/python -m ttcsim.analysis.validate.page
 
 check: lint types layers
 

@@ -103,6 +103,7 @@ class Golden:
         end: Facts about the free list after the last step.
         stops: Whether a stop token ends some request before its length does.
         shares_outputs: Whether some prompt contains outputs of another request.
+        names_blocks: Whether the step records say which physical blocks requests gained.
     """
 
     def __init__(self, document: Record) -> None:
@@ -117,6 +118,7 @@ class Golden:
         self.end: Record = document["end"]
         self.stops = any(_stops_early(r, self.config.max_model_len) for r in self.requests)
         self.shares_outputs = any(s[0] == "output" for r in self.requests for s in r["prompt"])
+        self.names_blocks = True
         self._prompts = _Prompts(self.requests, self.config.block_size)
 
     def keys(self, request_id: str) -> list[int]:

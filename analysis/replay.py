@@ -246,7 +246,8 @@ class _Runner:
             if ids != self.shown[name]:
                 record[name] = self.shown[name] = ids
         record["free"] = len(self.scheduler.pool.free)
-        if blocks := self._gained(batch, shares):
+        blocks = self._gained(batch, shares)
+        if blocks and self.golden.names_blocks:
             record["blocks"] = blocks
         return record
 

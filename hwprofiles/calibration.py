@@ -8,6 +8,7 @@ from ttcsim.errors import InputError
 from ttcsim.hwprofiles.curves import (
     AllReduceCurve,
     DecodeAttentionCurve,
+    FrontEndLatency,
     GemmCurve,
     Group,
     MoeCurve,
@@ -21,6 +22,7 @@ __all__ = [
     "AllReduceCurve",
     "Calibration",
     "DecodeAttentionCurve",
+    "FrontEndLatency",
     "GemmCurve",
     "MoeCurve",
     "Overheads",
@@ -43,6 +45,8 @@ class Calibration(BaseModel):
         By tensor-parallel size.
     moe : MoeCurve or None
         None if the device has no usable curve.
+    front_end : FrontEndLatency or None
+        Of the server that it was calibrated with, where that was measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -55,6 +59,7 @@ class Calibration(BaseModel):
     moe: MoeCurve | None
     overheads: Overheads
     power: PowerCurve
+    front_end: FrontEndLatency | None = None
 
     def gemm_curve(self, dtype: str) -> GemmCurve:
         """Return the curve for a data type; fp16 runs the same kernels as bf16 and shares it.

@@ -5,6 +5,7 @@ the hardware profile, ``exponent`` p joins two times as (a^p + b^p)^(1/p): 1 add
 takes the larger (a roofline).
 """
 
+import bisect
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +44,9 @@ class GemmCurve(Group):
     a = 2·k·128·t·(ceil(m/t)·ceil(n/128) + wave·compute_units) / (peak·compute_efficiency) with
     t = 64 if m <= 64 else 128. Both: b = bytes of weights, input and output
     / (bandwidth·memory_efficiency).
+
+    ``slowdown`` multiplies t by a measured factor, given at some numbers of rows m, linear between
+    them and constant beyond: kernels for few rows follow no smooth curve.
     """
 
     compute_efficiency: Efficiency
@@ -50,6 +54,19 @@ class GemmCurve(Group):
     latency_s: NonNegative
     exponent: Exponent
     wave: NonNegative | None = None
+    slowdown: dict[Annotated[int, Field(ge=1)], NonNegative] = Field(default_factory=dict)
+
+    def slowdown_at(self, rows: int) -> float:
+        """The factor at m = ``rows``, 1 if there is none."""
+        if not self.slowdown:
+            return 1.0
+        known = sorted(self.slowdown)
+        place = bisect.bisect_left(known, rows)
+        if place == 0 or place == len(known):
+            return self.slowdown[known[min(place, len(known) - 1)]]
+        below, above = known[place - 1], known[place]
+        share = (rows - below) / (above - below)
+        return (1 - share) * self.slowdown[below] + share * self.slowdown[above]
 
 
 class DecodeAttentionCurve(Group):
@@ -116,6 +133,24 @@ class Overheads(Group):
     sequence_s: NonNegative
     logit_s: NonNegative
     tail: NonNegative
+
+
+class FrontEndLatency(Group):
+    """Server and client around the engine it was calibrated with.
+
+    Parameters
+    ----------
+    ingest_s : float
+        From sending a request to the input of an idle engine. [s]
+    ingest_gap_s : float
+        Between requests that are sent at once. [s]
+    output_s : float
+        From the end of a step to the client. [s]
+    """
+
+    ingest_s: NonNegative
+    ingest_gap_s: NonNegative
+    output_s: NonNegative
 
 
 class PowerCurve(Group):

@@ -12,15 +12,31 @@ from ttcsim.simulator.scheduler import Scheduler, SchedulerConfig
 
 
 class Cluster:
-    """The replicas of one deployment behind a router."""
+    """The replicas of one deployment behind a front end and a router.
+
+    Attributes:
+        ingest: From sending a request to the input of an engine. [as]
+        ingest_gap: Least time between two requests that reach an engine. [as]
+    """
 
     def __init__(self, plan: Plan, engines: list[Engine]) -> None:
         self.plan = plan
         self.engines = engines
         self.config: SchedulerConfig = plan.scheduler
         self._rule: str = plan.deployment.router
+        self.ingest = 0
+        self.ingest_gap = 0
+        self._latest = -1  # when the last request reached an engine
         self._turn = 0
         self._homes: dict[str, Engine] = {}
+
+    def reaches_engine(self, now: int) -> int:
+        """When a request that is sent now comes out of the front end, which keeps the order."""
+        at = now + self.ingest
+        if self._latest >= 0 and at < self._latest + self.ingest_gap:
+            at = self._latest + self.ingest_gap
+        self._latest = at
+        return at
 
     def route(self, question_id: str) -> Engine:
         """The engine that gets the next call of a question."""

@@ -80,3 +80,13 @@ def _load(name: str, path: Path) -> Architecture:
     has_quantisation = path.name.endswith(_CONFIG) and quantisation.is_file()
     config = read_fields(path)
     return read_architecture(name, config, read_fields(quantisation) if has_quantisation else None)
+
+
+def config_path(name_or_path: str) -> Path:
+    """Where the config.json of a model lies, bundled or not; raises as `load_model` does."""
+    load_model(name_or_path)
+    name = _find(name_or_path)
+    if name is not None:
+        return _bundled()[name]
+    path = Path(name_or_path).expanduser()
+    return path / _CONFIG if path.is_dir() else path

@@ -71,6 +71,12 @@ class Operators:
             values += experts.layers * experts.top_k * experts.values_per_expert
         return seconds + all_reduce_s, all_reduce_s, 2.0 * tokens * values
 
+    def roofline_s(self, tokens: int, samples: int) -> tuple[float, float, float]:
+        """(matrix products but the LM head, LM head, elementwise) of a step, each in seconds."""
+        body = math.fsum(gemm.count * self.gemm_s(gemm, tokens) for gemm in self._gemms)
+        head = self.gemm_s(self._head, samples) if samples else 0.0
+        return body, head, self._elementwise_s(tokens)
+
     def by_samples(self, samples: int) -> tuple[float, float]:
         """(seconds, FLOPs of a device) of LM head and sampler for `samples` output tokens."""
         if not samples:
@@ -129,7 +135,8 @@ class Operators:
             tiles = -(-tokens // tile) * -(-gemm.n // 128) + curve.wave * self._units
             flops = 2.0 * gemm.k * 128 * tile * tiles
         compute_s = flops / (peak * curve.compute_efficiency)
-        return curve.latency_s + _norm(compute_s, memory_s, curve.exponent)
+        seconds = curve.latency_s + _norm(compute_s, memory_s, curve.exponent)
+        return seconds * curve.slowdown_at(tokens)
 
     def _peak(self, dtype: str) -> float:
         if dtype not in self._peaks:

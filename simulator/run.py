@@ -14,7 +14,7 @@ from ttcsim.simulator.cluster import Cluster, make_clusters
 from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.recorder import QuestionRecord, Recorder
 from ttcsim.simulator.request import Request
-from ttcsim.simulator.scenario import Scenario
+from ttcsim.simulator.scenario import FrontEnd, Scenario
 from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller, Wait, Waiter
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.arrivals import ClosedLoop
@@ -54,8 +54,8 @@ class Run:
         self._seed: int = scenario.seed
         self._dprime: float = scenario.dprime
         self._resample: bool = scenario.resample
-        self._ingest = round(scenario.front_end.ingest_s * TICKS_PER_S)
-        self._output = round(scenario.front_end.output_s * TICKS_PER_S)
+        front_end: Any = scenario.front_end or plans[0].calibration.front_end or FrontEnd()
+        self._output = round(front_end.output_s * TICKS_PER_S)
         self._strategy: Strategy = scenario.strategy
         self._scored: bool = scenario.strategy.scored()
         self._samples: int = scenario.strategy.samples()
@@ -72,7 +72,7 @@ class Run:
         self._starting = False
         self._answered = 0
         self._closed_loop = isinstance(scenario.arrivals, ClosedLoop)
-        self._limit = _limit(scenario)
+        self._limit = in_flight_limit(scenario)
         self.recorder = Recorder()
         self.last_answer = 0
         self.clusters, self.devices = make_clusters(
@@ -82,6 +82,9 @@ class Run:
             _got_first_token,
             _ended,
         )
+        for cluster in self.clusters.values():
+            cluster.ingest = round(front_end.ingest_s * TICKS_PER_S)
+            cluster.ingest_gap = round(front_end.ingest_gap_s * TICKS_PER_S)
         self._served: dict[str, Cluster] = dict(self.clusters)
         if scenario.scorer_placement == "same_engine":
             self._served["scorer"] = self.clusters["generator"]
@@ -152,7 +155,6 @@ class Run:
             self.agenda,
             self._served,
             asked,
-            self._ingest,
             self._output,
         )
         record.caller = caller
@@ -246,8 +248,8 @@ def _ended(request: Request) -> None:
         record.caller.ended(record)
 
 
-def _limit(scenario: Scenario) -> float:
-    """Most questions in flight."""
+def in_flight_limit(scenario: Scenario) -> float:
+    """Most questions in flight; infinity if nothing limits them."""
     limit: float = scenario.strategy.in_flight() or math.inf
     if isinstance(scenario.arrivals, ClosedLoop):
         limit = min(limit, scenario.arrivals.concurrency)

@@ -47,6 +47,9 @@ class FrontEnd(_Record):
     """
 
     ingest_s: float = Field(0.0, ge=0, description="from sending a request to the engine's input")
+    ingest_gap_s: float = Field(
+        0.0, ge=0, description="least time between two requests that reach the engine's input"
+    )
     output_s: float = Field(0.0, ge=0, description="from the end of a step to the client")
 
 
@@ -95,7 +98,9 @@ class Scenario(_Record):
         "reward model in math_rm8 within a question (right above wrong in 89 % of 128 pairs)",
     )
     resample: bool = Field(False, description="reuse traced samples when there are too few")
-    front_end: FrontEnd = Field(FrontEnd(), description="latency around the engines")
+    front_end: FrontEnd | None = Field(
+        None, description="latency around the engines; None: as the generator's calibration has it"
+    )
 
     @field_validator("strategy", mode="before")
     @classmethod

@@ -33,9 +33,8 @@ def simulate(
     """
     asked = trace or questions_of(scenario)
     plans = plans_of(scenario)
-    questions = list(_asked_questions(asked, scenario.questions))
-    arrivals = scenario.arrivals or _default_arrivals(questions)
-    times_s = arrivals.release_times_s(questions, scenario.seed).tolist()
+    questions = list(asked_questions(asked, scenario.questions))
+    times_s = release_times_s(scenario, questions)
     with _no_garbage_collection():
         judged = asked.header.accuracy_source != "none"
         run = Run(scenario, questions, times_s, judged, plans, progress)
@@ -70,13 +69,20 @@ def questions_of(scenario: Scenario) -> Trace:
     return generate(scenario.trace, scenario.seed)
 
 
+def release_times_s(scenario: Scenario, questions: list[Question]) -> list[float]:
+    """When each question is released, from the start of the run. [s]"""
+    arrivals = scenario.arrivals or _default_arrivals(questions)
+    times: list[float] = arrivals.release_times_s(questions, scenario.seed).tolist()
+    return times
+
+
 def _default_arrivals(questions: list[Question]) -> Arrivals:
     """The trace's times if it has them, otherwise all at once."""
     timed = all(question.arrival_s is not None for question in questions)
     return TraceTimes() if timed else AllAtOnce()
 
 
-def _asked_questions(trace: Trace, count: int | None) -> Iterator[Question]:
+def asked_questions(trace: Trace, count: int | None) -> Iterator[Question]:
     """The first `count` questions; when the trace ends they come again, later and renamed."""
     traced = len(trace.questions)
     span_s = max(question.arrival_s or 0.0 for question in trace.questions)

@@ -123,7 +123,7 @@ class SimulatedCaller:
         agenda: The clock, in attoseconds.
         clusters: Deployments by name.
         asked: The question.
-        ingest, output: Latency before and after the engines. [as]
+        output: Latency after the engines. [as]
     """
 
     def __init__(
@@ -131,14 +131,12 @@ class SimulatedCaller:
         agenda: Agenda,
         clusters: dict[str, Cluster],
         asked: Asked,
-        ingest: int,
         output: int,
     ) -> None:
         self._agenda = agenda
         self._clusters = clusters
         self._asked = asked
         self._id = asked.id
-        self._ingest = ingest
         self._output = output
         self._finished = 0
         self.dropped = False  # a call was cancelled before it was finished
@@ -232,19 +230,26 @@ class SimulatedCaller:
             )
         record = self._open(call)
         record.sample_model = written_by
-        caching = config.enable_prefix_caching and call.reuse_prefix
+        caching = config.enable_prefix_caching
+        keys: Sequence[int] = ()
+        if caching and call.reuse_prefix:
+            keys = call.prompt.block_keys(config.block_size)
+        elif caching:  # as with vLLM's cache_salt: a text that nothing else starts with
+            own = new_serial() << 32
+            keys = range(own, own + call.prompt.tokens // config.block_size)
         record.engine = cluster.route(self._id)
         record.engine.announced += 1
         record.request = Request(
             f"{self._id}/{record.number}",
             call.prompt.tokens,
             call.tokens,
-            call.prompt.block_keys(config.block_size) if caching else (),
+            keys,
             output_keys=output_keys if caching else None,
             tag=record,
         )
-        if self._ingest:
-            self._agenda.call(self._agenda.now + self._ingest, NORMAL, lambda: self._submit(record))
+        at = cluster.reaches_engine(self._agenda.now)
+        if at > self._agenda.now:
+            self._agenda.call(at, NORMAL, lambda: self._submit(record))
         else:
             self._submit(record)
         return call

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from ttcsim.workloads.context import Context
 
 CallKind: TypeAlias = Literal["generate", "score", "wait"]
-CallState: TypeAlias = Literal["running", "finished", "cancelled"]
+CallState: TypeAlias = Literal["running", "finished", "cancelled", "failed"]
 
 
 class Call:
@@ -24,7 +24,7 @@ class Call:
         tokens: Output tokens it will have when it is finished. [tokens]
         seconds: How long a wait takes. [s]
         reuse_prefix: Whether the prefix cache of the deployment is used.
-        state: Whether it runs, is finished or was cancelled.
+        state: Whether it runs, is finished or was cancelled; a live one can also have failed.
         output: The text after it. Nobody may build on it before it is finished: `context` is what
             strategies use.
         owner: Whatever the caller keeps about it.

@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING, Any
 from ttcsim.compiled import use_compiled
 
 if TYPE_CHECKING:
+    from ttcsim.analysis.calibrate.calibrate import calibrate as calibrate
+    from ttcsim.analysis.calibrate.calibrate import write_calibration as write_calibration
     from ttcsim.analysis.compare import Comparison as Comparison
     from ttcsim.analysis.compare import compare as compare
+    from ttcsim.analysis.measure.campaign import load_campaign as load_campaign
+    from ttcsim.analysis.measure.foreign import load_measured as load_measured
+    from ttcsim.analysis.measure.measure import measure as measure
+    from ttcsim.analysis.validate.validate import validate as validate
     from ttcsim.errors import InputError as InputError
     from ttcsim.hwprofiles.catalogue import load_calibration as load_calibration
     from ttcsim.hwprofiles.catalogue import load_profile as load_profile
@@ -58,7 +64,12 @@ IS_COMPILED = use_compiled()
 
 # Names are imported when they are first used, so that `import ttcsim` and `--help` are quick.
 _HOMES = {
+    "ttcsim.analysis.calibrate.calibrate": ("calibrate", "write_calibration"),
     "ttcsim.analysis.compare": ("Comparison", "compare"),
+    "ttcsim.analysis.measure.campaign": ("load_campaign",),
+    "ttcsim.analysis.measure.foreign": ("load_measured",),
+    "ttcsim.analysis.measure.measure": ("measure",),
+    "ttcsim.analysis.validate.validate": ("validate",),
     "ttcsim.errors": ("InputError",),
     "ttcsim.hwprofiles.catalogue": ("load_calibration", "load_profile"),
     "ttcsim.simulator.model_catalogue": ("load_model",),

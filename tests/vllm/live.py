@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import environment  # noqa: F401  # isort: skip (vLLM reads it when it is imported)
-from observer import Json
 from oracle import MODEL
 from vllm import LLM, SamplingParams
 
 from ttcsim.analysis.golden import FORMAT, Golden
+from ttcsim.analysis.measure.recorder.step_recorder import Json
 from ttcsim.simulator.scheduler import SchedulerConfig
 
 SAMPLES = 8
@@ -32,7 +32,7 @@ ENGINE: Json = {
     "max_num_batched_tokens": 256,
     "block_size": 32,
     "num_gpu_blocks_override": 40,
-    "scheduler_cls": "recorder.RecordingScheduler",
+    "scheduler_cls": "ttcsim.analysis.measure.recorder.step_recorder.RecordingScheduler",
 }
 
 

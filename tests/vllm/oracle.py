@@ -26,7 +26,6 @@ import environment  # noqa: F401  # isort: skip (vLLM reads it when it is import
 import generate
 import torch
 import vllm
-from observer import Json, Observer, delivered
 from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
@@ -39,6 +38,7 @@ from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
 from ttcsim.analysis.golden import FORMAT, STOP_TOKEN, base_tokens, output_token
+from ttcsim.analysis.measure.recorder.step_recorder import Json, Observer, delivered
 
 MODEL = Path(__file__).resolve().parent / "tinymodel"
 SETTINGS = (

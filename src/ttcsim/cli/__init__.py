@@ -9,7 +9,7 @@ from typing import cast
 
 import typer
 
-from ttcsim.cli import catalogue, check, run
+from ttcsim.cli import catalogue, check, measured, run
 from ttcsim.errors import InputError, StuckError
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 app.command()(run.simulate)
 app.command()(run.compare)
+app.command()(measured.measure)
+app.command()(measured.calibrate)
+app.command()(measured.validate)
 app.command()(catalogue.profiles)
 app.command()(catalogue.models)
 app.command()(catalogue.traces)

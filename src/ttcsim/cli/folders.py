@@ -4,12 +4,13 @@ import csv
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ttcsim.analysis.compare import Comparison
-from ttcsim.cli.output import scene, to_csv, to_json
+from ttcsim.analysis.validate.report import ValidationReport
+from ttcsim.cli.output import finite, scene, to_csv, to_json
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Result, Table
 
@@ -89,6 +90,22 @@ def write_comparison(comparison: Comparison, folder: Path, tables: str) -> None:
     save_figure(tradeoff_figure(comparison.summaries, title), folder / "tradeoff.png")
     spans = {r.summary["strategy"]: r.questions for r in comparison.results}
     save_figure(makespan_figure(spans, title), folder / "makespan.png")
+
+
+def write_validation(reports: Sequence[ValidationReport], folder: Path) -> None:
+    """Write validation.json, validation.txt and, for each campaign, two plots."""
+    from ttcsim.analysis.plots import save_figure
+    from ttcsim.analysis.plots.measured import distribution_figure, scatter_figure
+    from ttcsim.analysis.validate.text import report_text
+
+    plain = finite({"reports": [report.to_dict() for report in reports]})
+    _write_text(folder / "validation.json", to_json(plain) + "\n")
+    text = "\n\n".join(report_text(report) for report in reports)
+    _write_text(folder / "validation.txt", text + "\n")
+    for report in reports:
+        name = _file_name(report.source)
+        save_figure(scatter_figure(report), folder / f"{name}_scatter.png")
+        save_figure(distribution_figure(report), folder / f"{name}_makespans.png")
 
 
 def _file_name(label: str) -> str:

@@ -158,6 +158,15 @@ def scenario_fields(file: Path | None, given: Fields) -> Fields:
     return fields
 
 
+def served_fields(file: Path | None, given: Fields) -> Fields:
+    """Fields of a scenario that say what serves, as far as they are given."""
+    fields = read_yaml(file) if file else {}
+    for name in ("model", "hardware", "tensor_parallel"):
+        if given.get(name) is not None:
+            put(fields, _PATHS[name], given[name])
+    return fields
+
+
 def _value(text: str) -> Any:
     import yaml
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,6 +47,15 @@ def show_comparison(comparison: Comparison, format: str) -> None:
 def to_json(plain: Any) -> str:
     """JSON, the same bytes for the same content."""
     return json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def finite(plain: Any) -> Any:
+    """The same data with null for numbers that are not finite, which JSON does not have."""
+    if isinstance(plain, dict):
+        return {key: finite(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [finite(value) for value in plain]
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:

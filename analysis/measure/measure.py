@@ -1,0 +1,378 @@
+"""Run a campaign against a live vLLM server: in turn, watched, repeated, and resumable."""
+
+import asyncio
+import datetime
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ttcsim.analysis.measure import machine
+from ttcsim.analysis.measure.campaign import Campaign, Rules, Workload
+from ttcsim.analysis.measure.endpoint import Endpoint
+from ttcsim.analysis.measure.live_run import LiveResult, run_live
+from ttcsim.analysis.measure.noise import calibration_totals, noise, work_s
+from ttcsim.analysis.measure.probe import probe_s
+from ttcsim.analysis.measure.recording import Log, recorded_schedule, unfinished
+from ttcsim.analysis.measure.run_files import (
+    RUN_FORMAT,
+    MeasuredCampaign,
+    MeasuredRun,
+    campaign_document,
+    load_campaign_runs,
+    load_run,
+    run_path,
+    write_json,
+)
+from ttcsim.analysis.measure.server import Server, launched, pinned
+from ttcsim.analysis.measure.texts import Texts
+from ttcsim.errors import InputError, StuckError
+from ttcsim.simulator.model_catalogue import load_model
+from ttcsim.simulator.plans import plans_of
+from ttcsim.simulator.simulate import questions_of
+
+Json = dict[str, Any]
+Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+SETTLE_S = 0.3
+"""Pause between runs, for the server to finish what was cancelled. [s]"""
+SETTLE_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a server: vLLM's Python, whether to record its steps and to pin its engine."""
+
+    python: Path
+    record: bool = True
+    pin: bool = True
+
+
+def measure(
+    campaign: Campaign,
+    folder: Path,
+    *,
+    url: str | None = None,
+    scorer_url: str | None = None,
+    launch: Launch | None = None,
+    served_model: str | None = None,
+    resume: bool = False,
+    tell: Tell | None = None,
+    progress: Progress | None = None,
+) -> MeasuredCampaign:
+    """Run a campaign and write it to a directory; return what is there in the end.
+
+    Args:
+        campaign: The plan.
+        folder: Where to write; it must be new, unless a campaign is resumed.
+        url: Address of a running server that serves the generator.
+        scorer_url: Address of one that serves the scorer, if it has its own.
+        launch: Start a server instead, and stop it in the end.
+        served_model: Name under which a running server serves the generator, if not the model's.
+        resume: Go on with what the directory holds; rules of the plan may have changed.
+        tell: Called with a line for people as runs end.
+        progress: Called with (accepted runs, runs that the plan asks for).
+
+    Raises:
+        InputError: If there is no usable server, or the directory cannot be used.
+        StuckError: If the server goes away.
+    """
+    tell, progress = tell or _ignore, progress or _ignore
+    _claim(folder, resume)
+    with (
+        _server(campaign, url, served_model, launch, folder) as (server, places),
+        asyncio.Runner() as runner,
+    ):
+        work = _Work(campaign, folder, server, scorer_url, places, tell, progress)
+        try:
+            runner.run(work.to_the_end())
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+    return load_campaign_runs(folder)
+
+
+def _ignore(*_: Any) -> None:
+    """Nobody wants to know."""
+
+
+def _first(group: BaseExceptionGroup) -> BaseException:
+    """The first plain exception of a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _claim(folder: Path, resume: bool) -> None:
+    there = folder / "campaign.json"
+    if resume and not there.exists():
+        raise InputError(f"--resume: {folder} holds no campaign")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"--output {folder}: is not empty; use --resume to go on with it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _server(
+    campaign: Campaign,
+    url: str | None,
+    served_model: str | None,
+    launch: Launch | None,
+    folder: Path,
+) -> Iterator[tuple[Server, dict[str, list[int]]]]:
+    plan = plans_of(campaign.workloads[0].scenario)[0]
+    if launch is None:
+        if url is None:
+            raise InputError("give the address of a server (--base-url), or --launch one")
+        yield Server(url, served_model or plan.model.name), {}
+        return
+    if url is not None:
+        raise InputError("--base-url and --launch exclude each other")
+    with launched(plan, launch.python, campaign.server_flags, launch.record, folder) as server:
+        if not launch.pin:
+            yield server, {}
+            return
+        with pinned(server) as places:
+            yield server, places
+
+
+class _Work:
+    """A campaign under way."""
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        folder: Path,
+        server: Server,
+        scorer_url: str | None,
+        places: dict[str, list[int]],
+        tell: Tell,
+        progress: Progress,
+    ) -> None:
+        self._campaign = campaign
+        self._folder = folder
+        self._server = server
+        self._scorer_url = scorer_url
+        self._places = places
+        self._tell = tell
+        self._progress = progress
+        self._log: Log | None = None
+        self._runs: list[MeasuredRun] = []
+        self._probe_s: float | None = None  # the latest one
+        self._started = time.monotonic()
+
+    async def to_the_end(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            endpoints = self._endpoints(session)
+            found = await endpoints["generator"].check()
+            if "scorer" in endpoints and endpoints["scorer"] is not endpoints["generator"]:
+                await endpoints["scorer"].check()
+            if self._server.log is not None:
+                self._log = Log(self._server.log)
+            self._write_head(found)
+            paths = sorted((self._folder / "runs").glob("[0-9]*.json.gz"))
+            self._runs = [load_run(path, self._campaign) for path in paths]
+            await self._warm_up(endpoints)
+            self._probe_s = self._probe()
+            while await self._round(endpoints):
+                pass
+
+    def _endpoints(self, session: aiohttp.ClientSession) -> dict[str, Endpoint]:
+        own = Endpoint(self._server.url, self._server.model, session)
+        endpoints = {"generator": own}
+        for workload in self._campaign.workloads:
+            scenario = workload.scenario
+            if "scorer" not in scenario.strategy.deployments():
+                continue
+            if scenario.scorer_placement == "same_engine":
+                endpoints["scorer"] = own
+            elif self._scorer_url is not None and scenario.scorer is not None:
+                model = load_model(scenario.scorer.model).name
+                endpoints["scorer"] = Endpoint(self._scorer_url, model, session)
+            else:
+                raise InputError(
+                    f"workload {workload.name}: strategy {scenario.strategy.name} scores: give"
+                    " --scorer-base-url, or set scorer_placement to same_engine"
+                )
+        return endpoints
+
+    def _write_head(self, found: str) -> None:
+        server = {
+            "vllm": found,
+            "model": self._server.model,
+            "launched": self._server.process is not None,
+            "flags": list(self._server.flags),
+            "environment": dict(self._server.environment),
+            "settings": None if self._log is None else self._log.config,
+            "pinned_to": self._places,
+            "client": {name: version(name) for name in ("ttcsim", "aiohttp")},
+        }
+        document = campaign_document(self._campaign, server, machine.machine_facts())
+        write_json(self._folder / "campaign.json", document)
+
+    async def _warm_up(self, endpoints: dict[str, Endpoint]) -> None:
+        name = self._campaign.warm_up
+        if name is not None:
+            self._tell(f"warm-up {name}")
+            await self._live(self._campaign.workload(name), endpoints, -1)
+            await self._settled()
+
+    async def _round(self, endpoints: dict[str, Endpoint]) -> bool:
+        """Run every workload that still needs runs once; return whether any did."""
+        rules = self._campaign.rules
+        ran = False
+        for workload in self._campaign.workloads:
+            if time.monotonic() - self._started > rules.wall_time_s:
+                self._tell(f"stopped after {rules.wall_time_s:.0f} s, the limit of the plan")
+                return False
+            if needs_runs(self._campaign, workload, self._runs):
+                await self._run(workload, endpoints)
+                ran = True
+        return ran
+
+    async def _run(self, workload: Workload, endpoints: dict[str, Endpoint]) -> None:
+        number = 1 + max((run.number for run in self._runs), default=0)
+        pids = [*self._server.pids, *machine.descendants(os.getpid())]
+        if self._log is not None:
+            self._log.read()
+        before, at = machine.cpu_times(pids), datetime.datetime.now(datetime.UTC)
+        result = await self._live(workload, endpoints, number)
+        after = machine.cpu_times(pids)
+        lines = await self._settled()
+        probes = [self._probe_s, self._probe()]
+        self._probe_s = probes[1]
+        used = None if before is None or after is None else after - before
+        local = self._server.process is not None
+        disturbance = _disturbance(used, result.wall_s) if local else None
+        document: Json = {
+            "format": RUN_FORMAT,
+            "workload": workload.name,
+            "number": number,
+            "started_at": at.isoformat(timespec="seconds"),
+            "rejected": _verdict(self._campaign.rules, result, disturbance, self._slowdown(probes)),
+            "wall_s": result.wall_s,
+            "disturbance": disturbance,
+            "steal_s": None if used is None else round(used.steal_s, 2),
+            "foreign_s": None if used is None or not local else round(used.foreign_s, 2),
+            "load_1min": machine.load(),
+            "probes_s": probes,
+            "questions": dict(result.questions.columns),
+            "calls": dict(result.calls.columns),
+            "schedule": None,
+        }
+        if self._log is not None:
+            name = f"{workload.name}.{number}"
+            document["schedule"] = recorded_schedule(name, self._log.config, lines, result.start)
+        path = run_path(self._folder, number, workload.name)
+        write_json(path, document)
+        self._runs.append(load_run(path, self._campaign))
+        self._report(workload, document)
+        if not self._server.alive or await self._gone(endpoints):
+            raise StuckError(
+                f"the server has gone in run {number} ({workload.name}); --resume goes on with"
+                f" {self._folder}"
+            )
+
+    def _probe(self) -> float | None:
+        """Speed of the engine's processor right now, if the engine is on this machine. [s]"""
+        if self._server.process is None or not self._places:
+            return None
+        return probe_s(self._places["engine"][0])
+
+    def _slowdown(self, probes: list[float | None]) -> float | None:
+        """Share by which the slower of two probes exceeds the median of the campaign so far."""
+        earlier = [run.document.get("probes_s") or [] for run in self._runs]
+        known = [s for own in [*earlier, probes] for s in own if s is not None]
+        slower = max((s for s in probes if s is not None), default=None)
+        return None if slower is None else slower / statistics.median(known) - 1
+
+    async def _gone(self, endpoints: dict[str, Endpoint]) -> bool:
+        if self._runs[-1].rejected is None:
+            return False
+        try:
+            await endpoints["generator"].check()
+        except InputError:
+            return True
+        return False
+
+    async def _live(
+        self, workload: Workload, endpoints: dict[str, Endpoint], number: int
+    ) -> LiveResult:
+        scenario = workload.scenario
+        vocabulary = load_model(scenario.generator.model).vocab
+        texts = Texts(vocabulary, scenario.seed, self._campaign.name, workload.name, number)
+        return await run_live(scenario, questions_of(scenario), endpoints, texts)
+
+    async def _settled(self) -> list[Json]:
+        """Wait until the engine has nothing to do; return what it has written since last time."""
+        await asyncio.sleep(SETTLE_S)
+        lines = [] if self._log is None else self._log.read()
+        end = time.monotonic() + SETTLE_LIMIT_S
+        while self._log is not None and unfinished(lines) and time.monotonic() < end:
+            if not self._server.alive:
+                break
+            await asyncio.sleep(SETTLE_S)
+            lines += self._log.read()
+        return lines
+
+    def _report(self, workload: Workload, document: Json) -> None:
+        accepted = sum(r.accepted for r in self._runs if r.workload.name == workload.name)
+        wanted = self._campaign.rules.repeats
+        verdict = document["rejected"] or f"accepted {accepted}/{wanted}"
+        self._progress(
+            sum(run.accepted for run in self._runs), wanted * len(self._campaign.workloads)
+        )
+        result_s = document["wall_s"]
+        done = sum(not needs_runs(self._campaign, w, self._runs) for w in self._campaign.workloads)
+        self._tell(
+            f"run {document['number']:3d} {workload.name:<32} {result_s:5.1f} s  {verdict}"
+            f"  ({done}/{len(self._campaign.workloads)} workloads done)"
+        )
+
+
+def needs_runs(campaign: Campaign, workload: Workload, runs: Sequence[MeasuredRun]) -> bool:
+    """Whether a workload has too few accepted runs, or is too noisy, and may still be repeated."""
+    rules = campaign.rules
+    own = [run for run in runs if run.workload.name == workload.name]
+    accepted = [work_s(run) for run in own if run.accepted]
+    if len(own) >= rules.max_repeats:
+        return False
+    if len(accepted) < rules.repeats:
+        return True
+    if rules.repeats < 2:
+        return False
+    return noise(accepted, calibration_totals(campaign, runs)) > rules.max_noise
+
+
+def _disturbance(used: machine.CpuTimes | None, wall_s: float) -> float | None:
+    """Share of the wall time in which the host or others had a processor."""
+    if used is None or wall_s <= 0:
+        return None
+    return round((used.steal_s + used.foreign_s) / wall_s, 4)
+
+
+def _verdict(
+    rules: Rules, result: LiveResult, disturbance: float | None, slowdown: float | None
+) -> str | None:
+    """Why a run does not count, None if it does."""
+    failed = sum(state == "failed" for state in result.calls.columns["state"])
+    if failed:
+        return f"{failed} calls failed"
+    if disturbance is not None and disturbance > rules.max_disturbance:
+        return f"disturbed: {disturbance:.1%} of its time"
+    if slowdown is not None and slowdown > rules.max_slowdown:
+        return f"slow machine: the probe took {slowdown:.0%} longer than usual"
+    return None

@@ -1,0 +1,238 @@
+"""Write docs/validation.md from the evidence: `python -m ttcsim.analysis.validate.page`.
+
+Everything but the explanations (`analysis/evidence/notes.md`) is computed from the measured runs.
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ttcsim.analysis.calibrate.calibrate import Calibrated, calibrate, write_calibration
+from ttcsim.analysis.measure.foreign import load_measured
+from ttcsim.analysis.measure.run_files import MeasuredCampaign, load_campaign_runs
+from ttcsim.analysis.plots import save_figure
+from ttcsim.analysis.plots.measured import distribution_figure, fit_figure, scatter_figure
+from ttcsim.analysis.validate.report import Ranking, ValidationReport, WorkloadReport
+from ttcsim.analysis.validate.validate import validate
+
+HEAD = """# How wrong is it?
+
+Predictions against a real vLLM, measured with `ttcsim measure`. Everything on this page but the
+explanations is computed from the runs in `analysis/evidence/`; `make validation` writes it again.
+[measuring.md](measuring.md) says how the runs were made, what makes one count, and what N is.
+
+*Closed loop* means: scenario, trace and calibration go in, nothing else of the run. The calibration
+is fitted on the `single` workloads of the same campaign (marked c below); no other strategy was
+looked at for it. Errors are predicted / measured - 1, measured values are medians over the accepted
+runs. CV is the coefficient of variation between the runs, N the noise of the comparison; an error
+up to max(5 %, 2 N) counts as agreement.
+"""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A campaign, its validation, its fit, and the validation from client timestamps alone."""
+
+    measured: MeasuredCampaign
+    report: ValidationReport
+    fitted: Calibrated
+    client: ValidationReport
+
+
+def chapter(folder: Path) -> Chapter:
+    """Validate one campaign in both ways."""
+    measured = load_campaign_runs(folder)
+    with tempfile.TemporaryDirectory(prefix="ttcsim-") as scratch:
+        path = Path(scratch) / "client.yaml"
+        write_calibration(calibrate([measured], "client").calibration, path)
+        client = validate(measured, str(path))
+    return Chapter(measured, validate(measured), calibrate([measured]), client)
+
+
+def page(chapters: Sequence[Chapter], foreign: Sequence[ValidationReport], notes: str) -> str:
+    """The page as Markdown."""
+    parts = [HEAD, _summary(chapters), notes.strip() + "\n"]
+    parts += [_chapter(each) for each in chapters]
+    if foreign:
+        parts.append(_foreign(foreign))
+    return "\n".join(parts)
+
+
+def _summary(chapters: Sequence[Chapter]) -> str:
+    lines = [
+        "## In short",
+        "",
+        "| campaign | verdicts | agree | median error | p90 | worst | signed mean, makespan"
+        " | N | schedule | client times only: median, worst |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for each in chapters:
+        found = each.report.to_dict()["summary"]
+        client = each.client.to_dict()["summary"]
+        noises = [w.noise for w in each.report.validated]
+        checks = [w.schedule for w in each.report.workloads if w.schedule]
+        same, steps = sum(c.identical for c in checks), sum(c.steps for c in checks)
+        verdicts = sum(w.invalid is None for w in each.report.validated)
+        lines.append(
+            f"| {each.report.source} | {verdicts} of {found['workloads']} | {found['agree']} |"
+            f" {found['median_error']:.1%} | {found['p90_error']:.1%} |"
+            f" {found['worst_error']:.1%} | {found['signed_mean_makespan_error']:+.1%} |"
+            f" {min(noises):.1%} to {max(noises):.1%} |"
+            f" {same:,} of {steps:,} steps | {client['median_error']:.1%},"
+            f" {client['worst_error']:.1%} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _chapter(each: Chapter) -> str:
+    report, name = each.report, each.report.source
+    wall = sum(run.wall_s for run in each.measured.runs) / 60
+    rules = each.measured.campaign.rules
+    rejected = [run for run in each.measured.runs if not run.accepted]
+    lines = [
+        f"## {name}",
+        "",
+        f"{report.engine}. {len(each.measured.runs)} runs, {wall:.0f} minutes of measuring (limit"
+        f" {rules.wall_time_s / 60:.0f}); {len(rejected)} rejected (rule: more than"
+        f" {rules.max_disturbance:.0%} of the wall time taken by the host or other processes, or a"
+        " failed call).",
+        "",
+    ]
+    if report.invalid is not None:
+        lines += [f"**Not a valid campaign as a whole**: {report.invalid}.", ""]
+    lines += [*_workloads(report), "", *_layers(report), ""]
+    lines += [_ranking("makespan", report.makespans), _ranking("tokens", report.tokens), ""]
+    lines += [*_fit(each.fitted), ""]
+    if rejected:
+        why = [f"{run.number} ({run.workload.name}: {run.rejected})" for run in rejected]
+        lines += ["Rejected runs: " + "; ".join(why) + ".", ""]
+    for kind, text in (
+        ("scatter", "predicted against measured makespan of every question"),
+        ("makespans", "distribution of makespans, measured and predicted"),
+        ("steps", "predicted against measured time of every calibration step"),
+    ):
+        lines += [f"![{name}: {text}](validation/{name}_{kind}.png)", ""]
+    return "\n".join(lines)
+
+
+def _workloads(report: ValidationReport) -> list[str]:
+    lines = [
+        "| workload | strategy | runs (rejected) | CV | N | makespan, s | predicted | error |"
+        " tokens/s | ttft | tpot | e2el | a question's makespan: median, p90 | steps | predicted |"
+        " verdict |",
+        "|" + "---|" * 16,
+    ]
+    ordered = sorted(report.workloads, key=lambda w: (w.role == "calibrate", -w.worst))
+    return lines + [_row(each) for each in ordered]
+
+
+def _row(each: WorkloadReport) -> str:
+    errors = [each.error(m) for m in ("output_tokens_per_s", "ttft_ms", "tpot_ms", "e2el_ms")]
+    spread = each.questions
+    single = "" if spread is None else f"{spread.median:.1%}, {spread.p90:.1%}"
+    steps = "| |" if each.steps is None else f" {each.steps[0]:.0f} | {each.steps[1]:.0f} |"
+    mark = " (c)" if each.role == "calibrate" else ""
+    return (
+        f"| {each.name}{mark} | `{each.strategy}` | {each.accepted} ({each.rejected}) |"
+        f" {each.variation:.1%} | {each.noise:.1%} | {each.measured['makespan_s']:.3f} |"
+        f" {each.predicted['makespan_s']:.3f} | **{each.error('makespan_s'):+.1%}** |"
+        f" {' | '.join(f'{error:+.1%}' for error in errors)} | {single} |{steps} {each.verdict} |"
+    )
+
+
+def _layers(report: ValidationReport) -> list[str]:
+    checks = [each.schedule for each in report.workloads if each.schedule]
+    times = [each.time for each in report.validated if each.time]
+    lines = []
+    if checks:
+        same, steps = sum(c.identical for c in checks), sum(c.steps for c in checks)
+        first = next((check.difference for check in checks if check.difference), None)
+        lines.append(
+            f"* **Schedule**, recorded arrivals replayed: {same:,} of {steps:,} steps identical."
+        )
+        if first is not None:
+            lines.append(f"  First difference: `{' '.join(first.split())[:300]}`")
+    if times:
+        steps = sum(each.steps for each in times)
+        median = sorted(each.median_step_error for each in times)[len(times) // 2]
+        mean = sum(each.mean_step_error * each.steps for each in times) / steps
+        totals = [each.total_error for each in times]
+        lines.append(
+            f"* **Time**, recorded batches through the cost model: {steps:,} steps of the validated"
+            f" workloads, |error| of a step {median:.1%} (median), {mean:.1%} (mean); totals"
+            f" {min(totals):+.1%} to {max(totals):+.1%}."
+        )
+    return lines
+
+
+def _ranking(what: str, ranking: Ranking) -> str:
+    found = ranking.to_dict()
+    if not ranking.pairs:
+        return ""
+    return (
+        f"* **Ranking by {what}**: of {len(ranking.pairs)} pairs of strategies under one load,"
+        f" {ranking.decided} differ by more than the noise; {ranking.right} of these are ranked as"
+        f" measured. Predicted ratios: median |error| {found['median_ratio_error']:.1%}, worst"
+        f" {found['worst_ratio_error']:.1%}, {ranking.within} within max(4 %, 2 N)."
+    )
+
+
+def _fit(found: Calibrated) -> list[str]:
+    front = found.calibration.front_end
+    lines = [
+        f"* **Fit**: {found.fit.steps:,} steps of {found.runs} `single` runs, |error| of a step"
+        f" {found.fit.median_error:.1%} (median), {found.fit.p90_error:.1%} (90 %); mean over"
+        f" median {found.fit.scale:.3f}."
+    ]
+    if front is not None:
+        lines.append(
+            f"* **Front end**: ingest {front.ingest_s * 1e3:.1f} ms, {front.ingest_gap_s * 1e3:.2f}"
+            f" ms between requests of a burst, output {front.output_s * 1e3:.1f} ms."
+        )
+    return lines
+
+
+def _foreign(reports: Sequence[ValidationReport]) -> str:
+    lines = [
+        "## Measurements by others",
+        "",
+        "LLMServingSim's vLLM 0.19 runs (MIT, `analysis/evidence/llmservingsim/`), one run each, so"
+        " their noise is not known; predicted with the bundled calibrations. Times from queued on.",
+        "",
+        "| run | engine | tokens/s | ttft | tpot | e2el | a request's e2el: median, p90 |",
+        "|" + "---|" * 7,
+    ]
+    for report in reports:
+        each = report.workloads[0]
+        errors = [each.error(m) for m in ("output_tokens_per_s", "ttft_ms", "tpot_ms", "e2el_ms")]
+        spread = each.calls["e2el_ms"]
+        single = "" if spread is None else f"{spread.median:.1%}, {spread.p90:.1%}"
+        cells = " | ".join(f"{error:+.1%}" for error in errors)
+        lines.append(f"| {report.source} | {report.engine} | {cells} | {single} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Validate all evidence and write the page with its plots."""
+    evidence, docs = Path("analysis/evidence"), Path("docs")
+    if len(sys.argv) == 3:
+        evidence, docs = Path(sys.argv[1]), Path(sys.argv[2])
+    folders = sorted(path.parent for path in evidence.glob("*/campaign.json"))
+    chapters = [chapter(folder) for folder in folders]
+    (docs / "validation").mkdir(parents=True, exist_ok=True)
+    for each in chapters:
+        base = docs / "validation" / each.report.source
+        save_figure(scatter_figure(each.report), Path(f"{base}_scatter.png"))
+        save_figure(distribution_figure(each.report), Path(f"{base}_makespans.png"))
+        save_figure(fit_figure(each.fitted), Path(f"{base}_steps.png"))
+    others = evidence / "llmservingsim"
+    foreign = [validate(each) for each in load_measured(others)] if others.exists() else []
+    notes = evidence / "notes.md"
+    text = notes.read_text(encoding="utf-8") if notes.exists() else ""
+    (docs / "validation.md").write_text(page(chapters, foreign, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

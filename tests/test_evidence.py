@@ -1,0 +1,99 @@
+"""The committed evidence: what the documents claim of it holds, with what is here today."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ttcsim.analysis.measure.run_files import MeasuredCampaign, load_campaign_runs
+from ttcsim.analysis.validate.report import ValidationReport
+from ttcsim.analysis.validate.validate import validate
+from ttcsim.workloads.strategies import STRATEGIES
+
+EVIDENCE = Path(__file__).parent.parent / "analysis" / "evidence"
+NAMES = ("cpu_40m", "cpu_150m")
+
+
+@cache
+def measured(name: str) -> MeasuredCampaign:
+    return load_campaign_runs(EVIDENCE / name)
+
+
+@cache
+def report(name: str) -> ValidationReport:
+    return validate(measured(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_strategy_under_three_loads(name: str) -> None:
+    found = {(w.scenario.strategy.name, w.load) for w in measured(name).campaign.workloads
+             if w.role == "validate"}  # fmt: skip
+    wanted = set(STRATEGIES) - {"single"}
+    assert found == {(s, load) for s in wanted for load in ("alone", "moderate", "overload")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_single_traffic_is_calibrated_on(name: str) -> None:
+    for workload in measured(name).campaign.workloads:
+        assert (workload.role == "calibrate") == (workload.scenario.strategy.name == "single")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_campaign_is_valid(name: str) -> None:
+    assert report(name).invalid is None
+    for each in report(name).workloads:
+        assert each.accepted >= 5
+        assert each.variation <= 0.06
+        assert each.noise <= 0.03
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_call_failed_and_rejected_runs_say_why(name: str) -> None:
+    for run in measured(name).runs:
+        assert "failed" not in run.calls.columns["state"] or run.rejected is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overload_means_preemption_somewhere(name: str) -> None:
+    preempted = sum(
+        len(step.get("preempt", ()))
+        for run in measured(name).runs
+        if run.schedule is not None and run.workload.load == "overload"
+        for step in run.schedule.steps
+    )
+    assert preempted > 100
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recorded_step_is_replayed_identically(name: str) -> None:
+    for each in report(name).workloads:
+        assert each.schedule is not None
+        assert each.schedule.identical == each.schedule.steps, each.schedule.difference
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_errors_of_makespan_and_throughput(name: str) -> None:
+    found = report(name)
+    assert float(np.median(np.abs(found.errors))) <= 0.04
+    assert abs(found.signed_mean) <= 0.03
+    for each in found.validated:
+        assert each.worst <= each.limit, (each.name, each.worst, each.limit)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strategies_are_ranked_as_measured(name: str) -> None:
+    found = report(name)
+    for ranking in (found.makespans, found.tokens):
+        assert ranking.right == ranking.decided
+        assert ranking.decided >= 0.7 * len(ranking.pairs)
+    assert found.makespans.within == len(found.makespans.pairs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_in_closed_loop(name: str) -> None:
+    for each in report(name).validated:
+        assert each.steps is not None
+        measured_steps, predicted = each.steps
+        room = 0.05 if each.load == "moderate" else 0.01
+        assert abs(predicted / measured_steps - 1) <= room, (each.name, each.steps)
