@@ -107,6 +107,11 @@ def test_our_scheduler_replays_it() -> None:
     assert outcome.steps == 4
 
 
+def test_what_was_left_of_something_else_is_dropped() -> None:
+    left_over = [schedule(6, 9.9, 19, sched={}, flush=["probe"]), update(6, 9.901, 19, {})]
+    assert recorded_schedule("w.1", CONFIG, left_over + lines(), 9.0) == document()
+
+
 def test_a_wrong_step_is_found() -> None:
     wrong = document()
     wrong["steps"][1]["free"] -= 1

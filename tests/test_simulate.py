@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import LLAMA, SMALL, cost, question, rows, run, scenario, trace
 
-from ttcsim.hwprofiles.catalogue import load_profile
+from ttcsim.analysis.calibrate.calibrate import write_calibration
+from ttcsim.hwprofiles.catalogue import load_calibration, load_profile
+from ttcsim.hwprofiles.curves import FrontEndLatency
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.simulate import simulate
 from ttcsim.simulator.step_cost import Prefill
@@ -444,3 +446,48 @@ def test_progress_is_told_once_a_question() -> None:
     heard: list[tuple[int, int]] = []
     simulate(scenario("single"), trace=PLAIN, progress=lambda *seen: heard.append(seen))
     assert heard == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_of_a_burst_the_first_finds_the_engine_idle_and_the_others_wait_for_its_step(
+    by_steps: bool,
+) -> None:
+    asked = trace(question("q", 40, [5, 5, 5, 5]))
+    engine = {"step_by_step": by_steps, "async_scheduling": False}
+    front_end = {"ingest_s": 0.01, "ingest_gap_s": 0.0001}
+    result = run("best_of_n:n=4,verifier=oracle", asked, engine=engine, front_end=front_end)
+    firsts = result.calls.columns["first_token_s"]
+    assert firsts[0] < firsts[1] == firsts[2] == firsts[3]
+    assert result.summary["steps"] == 6  # the others begin and end one step later
+    at_once = run(
+        "best_of_n:n=4,verifier=oracle", asked, engine=engine, front_end={"ingest_s": 0.01}
+    )
+    assert at_once.summary["steps"] == 5
+
+
+def test_a_slow_front_end_lets_requests_through_one_after_the_other() -> None:
+    asked = trace(question("q", 40, [1, 1, 1]))
+    engine = {"async_scheduling": False}
+    front_end = {"ingest_s": 0.5, "ingest_gap_s": 2.0}
+    result = run("best_of_n:n=3,verifier=oracle", asked, engine=engine, front_end=front_end)
+    firsts = result.calls.columns["first_token_s"]
+    step_s = firsts[0] - 0.5
+    assert firsts[1] == pytest.approx(2.5 + step_s, rel=0.2)
+    assert firsts[2] == pytest.approx(4.5 + step_s, rel=0.2)
+
+
+def test_a_scenario_takes_the_front_end_of_its_calibration(tmp_path: Path) -> None:
+    calibration = load_calibration("h100_sxm")
+    assert calibration is not None
+    front_end = FrontEndLatency(
+        ingest_s=0.25, ingest_gap_s=0, output_s=0.5, source="made up", error="none"
+    )
+    own = tmp_path / "own.yaml"
+    write_calibration(calibration.model_copy(update={"front_end": front_end}), own)
+    asked = trace(question("q", 40, [3]))
+    slow = run("single", asked, deployment={"calibration": str(own)})
+    given = run("single", asked, front_end={"ingest_s": 0.25, "output_s": 0.5})
+    assert slow.questions.rows()[0]["makespan_s"] == given.questions.rows()[0]["makespan_s"]
+    fast = run("single", asked)
+    late = slow.questions.rows()[0]["makespan_s"] - fast.questions.rows()[0]["makespan_s"]
+    assert late == pytest.approx(0.75)

@@ -84,8 +84,8 @@ class Endpoint:
         """Continue a prompt by exactly `tokens` tokens, drawn at temperature 1.
 
         Without `seed` the server's own generator draws. With `salt` the prefix cache is shared only
-        by calls of the same salt. `name` becomes part of the request's id in the engine. Leaving the iteration early closes the stream, which
-        cancels the request.
+        by calls of the same salt. `name` becomes part of the request's id in the engine. Leaving
+        the iteration early closes the stream, which cancels the request.
 
         Raises:
             CallFailedError: If the server refuses, or the stream ends too early.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,9 @@ import aiohttp
 
 from ttcsim.analysis.measure import machine
 from ttcsim.analysis.measure.campaign import Campaign, Rules, Workload
-from ttcsim.analysis.measure.endpoint import Endpoint
+from ttcsim.analysis.measure.endpoint import CallFailedError, Endpoint
 from ttcsim.analysis.measure.live_run import LiveResult, run_live
 from ttcsim.analysis.measure.noise import calibration_totals, noise, work_s
-from ttcsim.analysis.measure.probe import probe_s
 from ttcsim.analysis.measure.recording import Log, recorded_schedule, unfinished
 from ttcsim.analysis.measure.run_files import (
     RUN_FORMAT,
@@ -37,6 +37,7 @@ from ttcsim.errors import InputError, StuckError
 from ttcsim.simulator.model_catalogue import load_model
 from ttcsim.simulator.plans import plans_of
 from ttcsim.simulator.simulate import questions_of
+from ttcsim.workloads.context import Context
 
 Json = dict[str, Any]
 Tell = Callable[[str], None]
@@ -45,6 +46,8 @@ Progress = Callable[[int, int], None]
 SETTLE_S = 0.3
 """Pause between runs, for the server to finish what was cancelled. [s]"""
 SETTLE_LIMIT_S = 30.0
+PROBE_PROMPT_TOKENS, PROBE_TOKENS = 32, 25
+"""Of the request whose speed says how fast the machine is between two runs. [tokens]"""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class _Work:
         self._log: Log | None = None
         self._runs: list[MeasuredRun] = []
         self._probe_s: float | None = None  # the latest one
+        self._probes = 0
         self._started = time.monotonic()
 
     async def to_the_end(self) -> None:
@@ -186,7 +190,7 @@ class _Work:
             paths = sorted((self._folder / "runs").glob("[0-9]*.json.gz"))
             self._runs = [load_run(path, self._campaign) for path in paths]
             await self._warm_up(endpoints)
-            self._probe_s = self._probe()
+            self._probe_s = await self._probe(endpoints["generator"])
             while await self._round(endpoints):
                 pass
 
@@ -252,7 +256,9 @@ class _Work:
         result = await self._live(workload, endpoints, number)
         after = machine.cpu_times(pids)
         lines = await self._settled()
-        probes = [self._probe_s, self._probe()]
+        probes = [self._probe_s, await self._probe(endpoints["generator"])]
+        if self._log is not None:
+            self._log.read()
         self._probe_s = probes[1]
         used = None if before is None or after is None else after - before
         local = self._server.process is not None
@@ -286,11 +292,20 @@ class _Work:
                 f" {self._folder}"
             )
 
-    def _probe(self) -> float | None:
-        """Speed of the engine's processor right now, if the engine is on this machine. [s]"""
-        if self._server.process is None or not self._places:
+    async def _probe(self, endpoint: Endpoint) -> float | None:
+        """Median time between the tokens of one request of fixed size, alone. [s]"""
+        vocabulary = load_model(self._campaign.workloads[0].scenario.generator.model).vocab
+        self._probes += 1
+        texts = Texts(vocabulary, self._probes, "probe", time.time_ns())
+        prompt = texts.tokens(Context.root(PROBE_PROMPT_TOKENS))
+        moments = []
+        try:
+            async for chunk in endpoint.complete(prompt, PROBE_TOKENS, None):
+                moments += [time.monotonic()] * len(chunk.token_ids)
+        except CallFailedError:
             return None
-        return probe_s(self._places["engine"][0])
+        gaps = [later - earlier for earlier, later in pairwise(moments)]
+        return round(statistics.median(gaps), 6) if gaps else None
 
     def _slowdown(self, probes: list[float | None]) -> float | None:
         """Share by which the slower of two probes exceeds the median of the campaign so far."""

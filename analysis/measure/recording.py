@@ -122,6 +122,8 @@ def _iterations(lines: list[Json]) -> tuple[list[_Iteration], dict[str, int]]:
 
 def recorded_schedule(name: str, config: Json, lines: list[Json], start: float) -> Json:
     """Condense the lines of one run, which began at `start` on the engine's clock [s]."""
+    begin = next((n for n, line in enumerate(lines) if line["event"] == "add"), len(lines))
+    lines = lines[begin:]  # before it, the engine may still report the end of something else
     rounds, added = _iterations(lines)
     adds = [line for line in lines if line["event"] == "add"]
     short = {line["id"]: str(number) for number, line in enumerate(adds)}
