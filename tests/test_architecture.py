@@ -111,7 +111,8 @@ def test_gemm_shapes_of_deepseek_v3() -> None:
     assert load_model("DeepSeek-V3").experts(tp=8) == Experts(58, 256, 8, 7168, 256, "fp8")
 
 
-@pytest.mark.parametrize("name", model_names())
+# Our own tiny shapes have too few heads to be split.
+@pytest.mark.parametrize("name", [n for n in model_names() if not n.startswith("ttcsim/")])
 @pytest.mark.parametrize("tp", [2, 4])
 def test_sharding_conserves_split_weights(name: str, tp: int) -> None:
     model = load_model(name)

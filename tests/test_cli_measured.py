@@ -101,7 +101,7 @@ def test_bad_calibrate_and_validate(tmp_path: Path) -> None:
     assert "no such directory" in refused("validate", tmp_path / "none")
     assert "campaign.json" in refused("calibrate", tmp_path, "-o", tmp_path / "x.yaml")
     assert "--format" in refused("validate", EVIDENCE / "llmservingsim", "--format", "xml")
-    assert "steps, client" in refused("calibrate", tmp_path, "-o", tmp_path / "x", "--from", "y")
+    assert "client, steps" in refused("calibrate", tmp_path, "-o", tmp_path / "x", "--from", "y")
 
 
 def test_validate_writes_report_and_plots(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", commands())
 def test_commands_in_documents_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command, comments=True)[1:]
-    for folder in ("tests", "docs"):
+    for folder in ("tests", "docs", "analysis"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     done = run(["-m", "ttcsim", *words], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from ttcsim.compiled import MODULES
 NAMES = [
     module.name
     for module in pkgutil.walk_packages(ttcsim.__path__, "ttcsim.")
-    if not module.name.endswith("__main__")
+    if not module.name.endswith(("__main__", "step_recorder"))  # that one runs inside vLLM
 ]
 
 

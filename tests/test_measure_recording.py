@@ -144,11 +144,13 @@ def test_an_engine_that_decides_ahead_has_rounds_without_a_batch_coming_back() -
         schedule(2, 10.11, 17, sched={A: 1}),
         {"event": "abort", "t": 10.12, "ids": [A], "after_step": 3},
         update(1, 10.20, 19, {}, silent=[A]),
+        schedule(3, 10.21, 19, sched={}, flush=[A], running=[]),
         update(2, 10.30, 19, {}, silent=[A]),
+        update(3, 10.301, 19, {}),
     ]
     found = recorded_schedule("w.1", config, ahead, 10.0)
     assert found["queue_depth"] == 2
-    assert [step.get("update", {}).get("of") for step in found["steps"]] == [None, 0, 1, 2]
-    assert ["sched" in step for step in found["steps"]] == [True, True, True, False]
+    assert [step.get("update", {}).get("of") for step in found["steps"]] == [None, 0, 1, 2, 3]
+    assert ["sched" in step for step in found["steps"]] == [True, True, True, True, False]
     assert found["requests"][0]["abort"] == {"step": 2, "phase": "mid"}
     assert replay(parse_schedule("here", found), Variant("step by step")).difference is None

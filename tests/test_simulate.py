@@ -458,11 +458,11 @@ def test_of_a_burst_the_first_finds_the_engine_idle_and_the_others_wait_for_its_
     result = run("best_of_n:n=4,verifier=oracle", asked, engine=engine, front_end=front_end)
     firsts = result.calls.columns["first_token_s"]
     assert firsts[0] < firsts[1] == firsts[2] == firsts[3]
-    assert result.summary["steps"] == 6  # the others begin and end one step later
     at_once = run(
         "best_of_n:n=4,verifier=oracle", asked, engine=engine, front_end={"ingest_s": 0.01}
     )
-    assert at_once.summary["steps"] == 5
+    # The others begin and end one step later.
+    assert result.summary["steps"] == at_once.summary["steps"] + 1
 
 
 def test_a_slow_front_end_lets_requests_through_one_after_the_other() -> None:

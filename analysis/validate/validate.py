@@ -123,7 +123,7 @@ def _workload(
     found_noise = noise(totals, calibrations)
     steps = None
     if schedules:
-        counts = [sum(bool(step["sched"]) for step in schedule.steps) for schedule in schedules]
+        counts = [len(schedule.steps) for schedule in schedules]
         steps = (float(median(counts)), float(result.summary["steps"]))
     questions = len(result.questions)
     return WorkloadReport(
