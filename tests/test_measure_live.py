@@ -214,8 +214,7 @@ def test_a_campaign_takes_its_workloads_in_turn(tmp_path: Path) -> None:
     assert found.server["vllm"] == "0.0.test"
     assert load_campaign_runs(tmp_path / "out") == found
     prompts = [tuple(body["prompt"]) for body in server.asked]
-    # Fresh texts in each run and probe: the check, five questions' samples a round, five probes.
-    assert len(set(prompts)) == 1 + 5 * 3 + 5
+    assert len(set(prompts)) == 1 + 5 * 3  # fresh texts in each run, check and warm-up included
 
 
 def test_a_run_with_failed_calls_is_rejected_and_repeated(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ class Rules(_Record):
         "host or other processes took, as a share of the run's wall time"
     )  # fmt: skip
     max_slowdown: float = Field(
-        0.10, ge=0, description="runs are rejected if the speed probe before or after them was "
-        "slower than the campaign's median so far by more than this share"
+        0.08, ge=0, description="runs are rejected if their decode steps were slower or faster "
+        "than usual for their batch sizes by more than this share: the machine was another one"
     )  # fmt: skip
     min_run_s: float = Field(10.0, ge=0, description="shortest run of a valid campaign")
     wall_time_s: float = Field(3600.0, gt=0, description="no run starts after this time")

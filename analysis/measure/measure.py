@@ -3,13 +3,11 @@
 import asyncio
 import datetime
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +15,33 @@ import aiohttp
 
 from ttcsim.analysis.measure import machine
 from ttcsim.analysis.measure.campaign import Campaign, Rules, Workload
-from ttcsim.analysis.measure.endpoint import CallFailedError, Endpoint
+from ttcsim.analysis.measure.endpoint import Endpoint
 from ttcsim.analysis.measure.live_run import LiveResult, run_live
 from ttcsim.analysis.measure.noise import calibration_totals, noise, work_s
-from ttcsim.analysis.measure.recording import Log, recorded_schedule, unfinished
+from ttcsim.analysis.measure.recording import (
+    Log,
+    parse_schedule,
+    recorded_schedule,
+    unfinished,
+)
 from ttcsim.analysis.measure.run_files import (
     RUN_FORMAT,
     MeasuredCampaign,
     MeasuredRun,
     campaign_document,
+    judged,
     load_campaign_runs,
     load_run,
     run_path,
     write_json,
 )
 from ttcsim.analysis.measure.server import Server, launched, pinned
+from ttcsim.analysis.measure.speed import decode_times
 from ttcsim.analysis.measure.texts import Texts
 from ttcsim.errors import InputError, StuckError
 from ttcsim.simulator.model_catalogue import load_model
 from ttcsim.simulator.plans import plans_of
 from ttcsim.simulator.simulate import questions_of
-from ttcsim.workloads.context import Context
 
 Json = dict[str, Any]
 Tell = Callable[[str], None]
@@ -46,8 +50,6 @@ Progress = Callable[[int, int], None]
 SETTLE_S = 0.3
 """Pause between runs, for the server to finish what was cancelled. [s]"""
 SETTLE_LIMIT_S = 30.0
-PROBE_PROMPT_TOKENS, PROBE_TOKENS = 32, 25
-"""Of the request whose speed says how fast the machine is between two runs. [tokens]"""
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,6 @@ class _Work:
         self._progress = progress
         self._log: Log | None = None
         self._runs: list[MeasuredRun] = []
-        self._probe_s: float | None = None  # the latest one
-        self._probes = 0
         self._started = time.monotonic()
 
     async def to_the_end(self) -> None:
@@ -188,9 +188,9 @@ class _Work:
                 self._log = Log(self._server.log)
             self._write_head(found)
             paths = sorted((self._folder / "runs").glob("[0-9]*.json.gz"))
-            self._runs = [load_run(path, self._campaign) for path in paths]
+            runs = [load_run(path, self._campaign) for path in paths]
+            self._runs = judged(runs, self._campaign.rules)
             await self._warm_up(endpoints)
-            self._probe_s = await self._probe(endpoints["generator"])
             while await self._round(endpoints):
                 pass
 
@@ -256,10 +256,6 @@ class _Work:
         result = await self._live(workload, endpoints, number)
         after = machine.cpu_times(pids)
         lines = await self._settled()
-        probes = [self._probe_s, await self._probe(endpoints["generator"])]
-        if self._log is not None:
-            self._log.read()
-        self._probe_s = probes[1]
         used = None if before is None or after is None else after - before
         local = self._server.process is not None
         disturbance = _disturbance(used, result.wall_s) if local else None
@@ -268,13 +264,12 @@ class _Work:
             "workload": workload.name,
             "number": number,
             "started_at": at.isoformat(timespec="seconds"),
-            "rejected": _verdict(self._campaign.rules, result, disturbance, self._slowdown(probes)),
+            "rejected": _verdict(self._campaign.rules, result, disturbance),
             "wall_s": result.wall_s,
             "disturbance": disturbance,
             "steal_s": None if used is None else round(used.steal_s, 2),
             "foreign_s": None if used is None or not local else round(used.foreign_s, 2),
             "load_1min": machine.load(),
-            "probes_s": probes,
             "questions": dict(result.questions.columns),
             "calls": dict(result.calls.columns),
             "schedule": None,
@@ -282,37 +277,17 @@ class _Work:
         if self._log is not None:
             name = f"{workload.name}.{number}"
             document["schedule"] = recorded_schedule(name, self._log.config, lines, result.start)
+            schedule = parse_schedule(name, document["schedule"])
+            document["decode_steps_us"] = decode_times(schedule)
         path = run_path(self._folder, number, workload.name)
         write_json(path, document)
-        self._runs.append(load_run(path, self._campaign))
+        self._runs = judged([*self._runs, load_run(path, self._campaign)], self._campaign.rules)
         self._report(workload, document)
         if not self._server.alive or await self._gone(endpoints):
             raise StuckError(
                 f"the server has gone in run {number} ({workload.name}); --resume goes on with"
                 f" {self._folder}"
             )
-
-    async def _probe(self, endpoint: Endpoint) -> float | None:
-        """Median time between the tokens of one request of fixed size, alone. [s]"""
-        vocabulary = load_model(self._campaign.workloads[0].scenario.generator.model).vocab
-        self._probes += 1
-        texts = Texts(vocabulary, self._probes, "probe", time.time_ns())
-        prompt = texts.tokens(Context.root(PROBE_PROMPT_TOKENS))
-        moments = []
-        try:
-            async for chunk in endpoint.complete(prompt, PROBE_TOKENS, None):
-                moments += [time.monotonic()] * len(chunk.token_ids)
-        except CallFailedError:
-            return None
-        gaps = [later - earlier for earlier, later in pairwise(moments)]
-        return round(statistics.median(gaps), 6) if gaps else None
-
-    def _slowdown(self, probes: list[float | None]) -> float | None:
-        """Share by which the slower of two probes exceeds the median of the campaign so far."""
-        earlier = [run.document.get("probes_s") or [] for run in self._runs]
-        known = [s for own in [*earlier, probes] for s in own if s is not None]
-        slower = max((s for s in probes if s is not None), default=None)
-        return None if slower is None else slower / statistics.median(known) - 1
 
     async def _gone(self, endpoints: dict[str, Endpoint]) -> bool:
         if self._runs[-1].rejected is None:
@@ -346,7 +321,7 @@ class _Work:
     def _report(self, workload: Workload, document: Json) -> None:
         accepted = sum(r.accepted for r in self._runs if r.workload.name == workload.name)
         wanted = self._campaign.rules.repeats
-        verdict = document["rejected"] or f"accepted {accepted}/{wanted}"
+        verdict = self._runs[-1].rejected or f"accepted {accepted}/{wanted}"
         self._progress(
             sum(run.accepted for run in self._runs), wanted * len(self._campaign.workloads)
         )
@@ -379,15 +354,11 @@ def _disturbance(used: machine.CpuTimes | None, wall_s: float) -> float | None:
     return round((used.steal_s + used.foreign_s) / wall_s, 4)
 
 
-def _verdict(
-    rules: Rules, result: LiveResult, disturbance: float | None, slowdown: float | None
-) -> str | None:
-    """Why a run does not count, None if it does."""
+def _verdict(rules: Rules, result: LiveResult, disturbance: float | None) -> str | None:
+    """Why a run does not count by itself, None if it does."""
     failed = sum(state == "failed" for state in result.calls.columns["state"])
     if failed:
         return f"{failed} calls failed"
     if disturbance is not None and disturbance > rules.max_disturbance:
         return f"disturbed: {disturbance:.1%} of its time"
-    if slowdown is not None and slowdown > rules.max_slowdown:
-        return f"slow machine: the probe took {slowdown:.0%} longer than usual"
     return None

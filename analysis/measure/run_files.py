@@ -7,13 +7,15 @@ runs/0007_NAME.json.gz one run: what the client saw, who disturbed, every step o
 import gzip
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ttcsim.analysis.measure.campaign import Campaign, Workload, make_campaign
+from ttcsim.analysis.measure.campaign import Campaign, Rules, Workload, make_campaign
 from ttcsim.analysis.measure.recording import RecordedSchedule, parse_schedule
+from ttcsim.analysis.measure.speed import slowdowns
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Table
 from ttcsim.workloads.trace import Trace
@@ -158,9 +160,24 @@ def load_campaign_runs(folder: Path) -> MeasuredCampaign:
     except KeyError as error:
         raise InputError(f"{head}: {error} is missing") from None
     paths = sorted((folder / "runs").glob("[0-9]*.json.gz"))
-    return MeasuredCampaign(
-        folder, campaign, server, machine, tuple(load_run(path, campaign) for path in paths)
-    )
+    runs = judged([load_run(path, campaign) for path in paths], campaign.rules)
+    return MeasuredCampaign(folder, campaign, server, machine, tuple(runs))
+
+
+def judged(runs: Sequence[MeasuredRun], rules: Rules) -> list[MeasuredRun]:
+    """The runs with those rejected in which the machine was slower or faster than usual.
+
+    What is usual, all runs say together, so the verdict on one may change as others are added.
+    """
+    found = []
+    times = [run.document.get("decode_steps_us") for run in runs]
+    for run, slowdown in zip(runs, slowdowns(times), strict=True):
+        rejected: str | None = run.document.get("rejected")
+        if rejected is None and slowdown is not None and abs(slowdown) > rules.max_slowdown:
+            way = "slower" if slowdown > 0 else "faster"
+            rejected = f"the machine was {abs(slowdown):.0%} {way} than usual"
+        found.append(replace(run, rejected=rejected))
+    return found
 
 
 def planned(folder: Path) -> Campaign:
