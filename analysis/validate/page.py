@@ -96,8 +96,9 @@ def _chapter(each: Chapter) -> str:
         "",
         f"{report.engine}. {len(each.measured.runs)} runs, {wall:.0f} minutes of measuring (limit"
         f" {rules.wall_time_s / 60:.0f}); {len(rejected)} rejected (rule: more than"
-        f" {rules.max_disturbance:.0%} of the wall time taken by the host or other processes, or a"
-        " failed call).",
+        f" {rules.max_disturbance:.0%} of the wall time taken by the host or other processes, decode"
+        f" steps more than {rules.max_slowdown:.0%} slower or faster than usual for their batch, or"
+        " a failed call).",
         "",
     ]
     if report.invalid is not None:
