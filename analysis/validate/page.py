@@ -94,11 +94,11 @@ def _chapter(each: Chapter) -> str:
     lines = [
         f"## {name}",
         "",
-        f"{report.engine}. {len(each.measured.runs)} runs, {wall:.0f} minutes of measuring (limit"
-        f" {rules.wall_time_s / 60:.0f}); {len(rejected)} rejected (rule: more than"
-        f" {rules.max_disturbance:.0%} of the wall time taken by the host or other processes, decode"
-        f" steps more than {rules.max_slowdown:.0%} slower or faster than usual for their batch, or"
-        " a failed call).",
+        f"{report.engine}. {len(each.measured.runs)} runs, {wall:.0f} minutes of measuring, in"
+        f" stretches of at most {rules.wall_time_s / 60:.0f} minutes; {len(rejected)} rejected (rule:"
+        f" more than {rules.max_disturbance:.0%} of the wall time taken by the host or other"
+        f" processes, decode steps more than {rules.max_slowdown:.0%} slower or faster than usual"
+        " for their batch, or a failed call).",
         "",
     ]
     if report.invalid is not None:
