@@ -95,7 +95,8 @@ def _chapter(each: Chapter) -> str:
         f"## {name}",
         "",
         f"{report.engine}. {len(each.measured.runs)} runs, {wall:.0f} minutes of measuring, in"
-        f" stretches of at most {rules.wall_time_s / 60:.0f} minutes; {len(rejected)} rejected (rule:"
+        f" stretches of at most {rules.wall_time_s / 60:.0f} minutes; {len(rejected)} rejected"
+        " (rule:"
         f" more than {rules.max_disturbance:.0%} of the wall time taken by the host or other"
         f" processes, decode steps more than {rules.max_slowdown:.0%} slower or faster than usual"
         " for their batch, or a failed call).",
