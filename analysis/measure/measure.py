@@ -35,7 +35,7 @@ from ttcsim.analysis.measure.run_files import (
     run_path,
     write_json,
 )
-from ttcsim.analysis.measure.server import Server, launched, pinned
+from ttcsim.analysis.measure.server import SERVER_LOG, Server, launched, pinned
 from ttcsim.analysis.measure.speed import decode_times
 from ttcsim.analysis.measure.texts import Texts
 from ttcsim.errors import InputError, StuckError
@@ -120,7 +120,8 @@ def _claim(folder: Path, resume: bool) -> None:
     there = folder / "campaign.json"
     if resume and not there.exists():
         raise InputError(f"--resume: {folder} holds no campaign")
-    if not resume and folder.exists() and any(folder.iterdir()):
+    held = [path for path in folder.glob("*") if path.name != SERVER_LOG]
+    if not resume and held:
         raise InputError(f"--output {folder}: is not empty; use --resume to go on with it")
     try:
         folder.mkdir(parents=True, exist_ok=True)

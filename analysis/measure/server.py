@@ -22,6 +22,7 @@ from ttcsim.simulator.plans import Plan
 
 START_LIMIT_S = 600.0
 STOP_LIMIT_S = 20.0
+SERVER_LOG = "server.log"
 RECORDER_FOLDER = Path(__file__).parent / "recorder"
 
 # A measurement needs no network and no usage statistics. One thread a process gives steady steps on
@@ -122,7 +123,7 @@ def launched(
             *("--host", "127.0.0.1", "--port", str(port)),
             *flags,
         ]
-        said = folder / "server.log"
+        said = folder / SERVER_LOG
         process = _start(command, {**os.environ, **own}, said)
         try:
             url = f"http://127.0.0.1:{port}"

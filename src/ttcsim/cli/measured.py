@@ -1,5 +1,6 @@
 """Verbs about real servers: `measure`, `calibrate` and `validate`."""
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -161,17 +162,19 @@ def _campaign(plan: Path | None, given: dict[str, Any], resume: bool) -> "Campai
         raise InputError("--strategy is missing (see `ttcsim strategies`)")
     fields.setdefault("scorer_placement", "same_engine")
     workloads = [
-        {"name": f"run{number}" if len(strategies) > 1 else "run",
-         "role": "calibrate" if _name(text) == "single" else "validate",
-         "scenario": {"strategy": text}}
+        {
+            "name": f"{number}_{re.sub('[^A-Za-z0-9]+', '_', str(text)).strip('_')}",
+            "role": "calibrate" if _name(text) == "single" else "validate",
+            "scenario": {"strategy": text},
+        }
         for number, text in enumerate(strategies, 1)
-    ]  # fmt: skip
-    document = {
-        "name": output.name,
-        "rules": {"repeats": 1, "min_run_s": 0},
-        "base": fields,
-        "workloads": workloads,
-    }
+    ]
+    # A single run of each is a look, not a campaign: nothing says what is usual, so none is
+    # rejected unless calls fail.
+    rules: dict[str, Any] = {"repeats": 1, "min_run_s": 0}
+    if (given["repeats"] or 1) == 1:
+        rules |= {"max_disturbance": 1000, "max_slowdown": 1000}
+    document = {"name": output.name, "rules": rules, "base": fields, "workloads": workloads}
     return make_campaign(str(plan) if plan else "options", document)
 
 
