@@ -133,6 +133,12 @@ def _counts(run: MeasuredRun) -> bool:
 
 
 def _check_together(campaigns: Sequence[MeasuredCampaign], plans: Sequence[Plan]) -> None:
+    for plan in plans:
+        if plan.model.feed_forward.routed is not None or plan.deployment.tensor_parallel > 1:
+            raise InputError(
+                f"{plan.model.name}: experts and tensor parallelism cannot be calibrated from steps"
+                " alone; measure a dense model on one device"
+            )
     for what, found in (
         ("device", {plan.profile.name for plan in plans}),
         ("version of vLLM", {str(each.server["vllm"]) for each in campaigns}),
@@ -203,7 +209,6 @@ def _assemble(
     base = datasheet(plan.profile)
     dtype = plan.cost.compute_dtype
     slowdown = {int(m): round(value[f"slowdown_{int(m)}"], 4) for m in columns.rows}
-    layers = plan.model.layers
     return Calibration(
         device=plan.profile.name,
         engine=engine,
@@ -224,7 +229,7 @@ def _assemble(
             **said,
         ),
         prefill_attention=PrefillAttentionCurve(
-            latency_s=_round(value[PREFILL] / layers),
+            latency_s=_round(value[PREFILL]),
             compute_efficiency=_efficiency(value[PREFILL_ATTENTION]),
             extra_tokens=0,
             **said,

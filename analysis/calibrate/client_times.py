@@ -46,7 +46,9 @@ def seen_calls(run: MeasuredRun) -> list[SeenCall]:
     if not rows:
         return []
     table = np.asarray(rows, dtype=np.float64)
-    return [_seen(table, i) for i in range(len(table)) if table[i, 3] >= 4]
+    return [
+        _seen(table, i) for i in range(len(table)) if table[i, 3] >= 4 and table[i, 1] > table[i, 0]
+    ]
 
 
 def _seen(table: Array, number: int) -> SeenCall:

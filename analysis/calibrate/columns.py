@@ -4,7 +4,7 @@ With every efficiency at 1 the datasheet gives the seconds of each operator of a
 fitted is by how much each operator is slower (`docs/measuring.md`):
 
     step - elementwise = sum_j slowdown_j · roofline(matrix products)·hat_j(rows)
-                       + layer_s·layers + sequence_s·samples + prefill_s·[has prefill]
+                       + layer_s·layers + sequence_s·samples + prefill_s·layers·[has prefill]
                        + KV read time / decode efficiency + prefill attention time / its efficiency
 
 hat_j is 1 at the j-th number of rows and falls to 0 at its neighbours, so the slowdown is linear
@@ -83,7 +83,7 @@ class Columns:
         others = [
             self._layer_term,
             float(batch.samples),
-            float(bool(batch.prefills)),
+            float(self._layers * bool(batch.prefills)),
             context_s * batch.context_tokens,
             pairs_s,
         ]

@@ -54,17 +54,14 @@ def recorded_batches(schedule: RecordedSchedule) -> Iterator[tuple[StepBatch, fl
         for name, tokens in record["sched"].items():
             prior = admitted.get(name, computed[name])
             known = prompt[name] + outputs[name]
+            if prior + tokens >= known:
+                outputs[name] += 1
             computed[name] = prior + tokens
-            if name not in admitted and outputs[name] and prior >= known - 1:
+            if name not in admitted and known > prompt[name] and prior >= known - 1:
                 decoders += 1
                 context += prior + tokens
                 longest = max(longest, prior + tokens)
             else:
                 prefills.append(Prefill(tokens, prior, prior + tokens >= known))
-        update = record.get("update", {})
-        silent = set(update.get("silent", ()))
-        for name in record["sched"]:
-            if name not in silent:
-                outputs[name] += 1
         if record["sched"]:
             yield StepBatch(decoders, context, longest, tuple(prefills)), duration_s

@@ -7,7 +7,7 @@ that a slow hour hits all of them. `docs/measuring.md` says why each rule is the
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ttcsim.errors import InputError, invalid, read_yaml
 from ttcsim.simulator.scenario import Scenario, make_scenario
@@ -23,7 +23,9 @@ class Rules(_Record):
     """When a campaign is done, and which runs count."""
 
     repeats: int = Field(5, ge=1, description="accepted runs of each workload, at least")
-    max_repeats: int = Field(12, ge=1, description="runs of each workload, rejected ones included")
+    max_repeats: int = Field(
+        12, ge=1, description="accepted runs of each workload, at most; twice as many in all"
+    )
     max_noise: float = Field(
         0.03, gt=0, description="noise of a comparison to reach, else repeats are added"
     )
@@ -79,6 +81,13 @@ class Campaign(_Record):
         if len(served) > 1:
             raise ValueError("all workloads of a campaign need the same generator")
         return found
+
+    @model_validator(mode="after")
+    def _warm_up_exists(self) -> "Campaign":
+        names = [workload.name for workload in self.workloads]
+        if self.warm_up is not None and self.warm_up not in names:
+            raise ValueError(f"warm_up: there is no workload '{self.warm_up}'")
+        return self
 
     def workload(self, name: str) -> Workload:
         """The workload of a name.

@@ -189,8 +189,8 @@ class LiveCaller:
                     record.end_s = Clock()
             if len(written) != call.tokens:
                 raise CallFailedError(f"asked for {call.tokens} tokens, got {len(written)}")
-        except CallFailedError as error:
-            self._failed(record, str(error))
+        except Exception as error:  # whatever it is, nobody may wait for this call for ever
+            self._failed(record, str(error) or type(error).__name__)
             return
         if call.kind == "generate":
             self._texts.put(call.output, written)

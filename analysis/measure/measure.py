@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from ttcsim.analysis.measure.recording import (
     unfinished,
 )
 from ttcsim.analysis.measure.run_files import (
+    CAMPAIGN_FORMAT,
     RUN_FORMAT,
     MeasuredCampaign,
     MeasuredRun,
@@ -32,6 +34,7 @@ from ttcsim.analysis.measure.run_files import (
     judged,
     load_campaign_runs,
     load_run,
+    read_json,
     run_path,
     write_json,
 )
@@ -50,6 +53,7 @@ Progress = Callable[[int, int], None]
 SETTLE_S = 0.3
 """Pause between runs, for the server to finish what was cancelled. [s]"""
 SETTLE_LIMIT_S = 30.0
+_READ_BYTES = 1 << 24  # the first line of a stream repeats the prompt's token ids
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _server(
     if url is not None:
         raise InputError("--base-url and --launch exclude each other")
     with launched(plan, launch.python, campaign.server_flags, launch.record, folder) as server:
-        if not launch.pin:
+        if not launch.pin or plan.profile.kind != "cpu":
             yield server, {}
             return
         with pinned(server) as places:
@@ -175,22 +179,25 @@ class _Work:
         self._progress = progress
         self._log: Log | None = None
         self._runs: list[MeasuredRun] = []
+        self._nonce = secrets.token_hex(8)  # a server that goes on keeps the prefixes it has seen
         self._started = time.monotonic()
 
     async def to_the_end(self) -> None:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, read_bufsize=_READ_BYTES
+        ) as session:
             endpoints = self._endpoints(session)
             found = await endpoints["generator"].check()
             if "scorer" in endpoints and endpoints["scorer"] is not endpoints["generator"]:
                 await endpoints["scorer"].check()
             if self._server.log is not None:
                 self._log = Log(self._server.log)
-            self._write_head(found)
             paths = sorted((self._folder / "runs").glob("[0-9]*.json.gz"))
             runs = [load_run(path, self._campaign) for path in paths]
             self._runs = judged(runs, self._campaign.rules)
+            self._write_head(found)
             await self._warm_up(endpoints)
             while await self._round(endpoints):
                 pass
@@ -225,8 +232,28 @@ class _Work:
             "pinned_to": self._places,
             "client": {name: version(name) for name in ("ttcsim", "aiohttp")},
         }
+        path = self._folder / "campaign.json"
+        if path.exists():
+            self._check_same(path, server)
         document = campaign_document(self._campaign, server, machine.machine_facts())
-        write_json(self._folder / "campaign.json", document)
+        write_json(path, document)
+
+    def _check_same(self, path: Path, server: Json) -> None:
+        """Runs of another engine, or on another machine, must not be mixed with these."""
+        before = read_json(path, CAMPAIGN_FORMAT)
+        facts = machine.machine_facts()
+        now = {"server": server, "machine": {"processor": facts["processor"]}}
+        for part, names in (
+            ("server", ("vllm", "model", "flags", "settings")),
+            ("machine", ("processor",)),
+        ):
+            for name in names:
+                old, new = before.get(part, {}).get(name), now[part].get(name)
+                if old != new:
+                    raise InputError(
+                        f"--resume: {path}: its {part} had {name} {old}, this one has {new}; begin"
+                        " another directory"
+                    )
 
     async def _warm_up(self, endpoints: dict[str, Endpoint]) -> None:
         name = self._campaign.warm_up
@@ -250,7 +277,7 @@ class _Work:
 
     async def _run(self, workload: Workload, endpoints: dict[str, Endpoint]) -> None:
         number = 1 + max((run.number for run in self._runs), default=0)
-        pids = [*self._server.pids, *machine.descendants(os.getpid())]
+        pids = sorted({*self._server.pids, *machine.descendants(os.getpid())})
         if self._log is not None:
             self._log.read()
         before, at = machine.cpu_times(pids), datetime.datetime.now(datetime.UTC)
@@ -304,7 +331,7 @@ class _Work:
     ) -> LiveResult:
         scenario = workload.scenario
         vocabulary = load_model(scenario.generator.model).vocab
-        texts = Texts(vocabulary, scenario.seed, self._campaign.name, workload.name, number)
+        texts = Texts(vocabulary, scenario.seed, self._nonce, workload.name, number)
         return await run_live(scenario, questions_of(scenario), endpoints, texts)
 
     async def _settled(self) -> list[Json]:
@@ -339,7 +366,7 @@ def needs_runs(campaign: Campaign, workload: Workload, runs: Sequence[MeasuredRu
     rules = campaign.rules
     own = [run for run in runs if run.workload.name == workload.name]
     accepted = [work_s(run) for run in own if run.accepted]
-    if len(own) >= rules.max_repeats:
+    if len(accepted) >= rules.max_repeats or len(own) >= 2 * rules.max_repeats:
         return False
     if len(accepted) < rules.repeats:
         return True

@@ -7,6 +7,7 @@ runs/0007_NAME.json.gz one run: what the client saw, who disturbed, every step o
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -131,7 +132,7 @@ def read_json(path: Path, format_: str) -> Json:
     try:
         raw = path.read_bytes()
         document = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{path}: cannot be read as a measurement: {reason}") from None
     if not isinstance(document, dict) or document.get("format") != format_:

@@ -1,6 +1,5 @@
 """A vLLM server of our own: start it, wait for it, pin it, stop it whatever happens."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,20 +191,16 @@ def _last_error(said: Path) -> str:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Stop the server and whatever it has started, kindly at first."""
-    family = machine.descendants(process.pid)
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
+    try:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
             process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for pid in family:
-        try:
-            if pid != process.pid and machine.command_of(pid):
-                os.kill(pid, signal.SIGKILL)
-        except OSError:
-            continue
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with suppress(OSError):  # it was started in a session, and so a group, of its own
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextmanager
@@ -230,10 +225,3 @@ def pinned(server: Server) -> Iterator[dict[str, list[int]]]:
         yield {"engine": sorted(own), "front end and client": sorted(rest)}
     finally:
         os.sched_setaffinity(0, set(allowed))
-
-
-def read_config(log: Path) -> dict[str, object]:
-    """Settings that the recorder found in the engine."""
-    first = log.read_text(encoding="utf-8").split("\n", 1)[0]
-    config = json.loads(first)
-    return {key: value for key, value in config.items() if key not in ("event", "t")}

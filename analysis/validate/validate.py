@@ -172,10 +172,10 @@ def _invalid(
 
 def _invalid_campaign(measured: MeasuredCampaign, reports: Sequence[WorkloadReport]) -> str | None:
     missing = {w.name for w in measured.campaign.workloads} - {each.name for each in reports}
-    if measured.campaign.rules.repeats == 1:
-        return None  # nobody has asked for a verdict
     if missing:
         return f"no accepted run of {', '.join(sorted(missing))}"
+    if measured.campaign.rules.repeats == 1:
+        return None  # nobody has asked for a verdict
     bad = [each for each in reports if each.invalid is not None]
     if bad:
         return f"{bad[0].name}: {bad[0].invalid}" + (

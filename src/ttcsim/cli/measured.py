@@ -93,7 +93,8 @@ def measure(
     seed: o.SEED = None,
     set_: o.SET = None,
     repeats: Annotated[
-        int | None, typer.Option(help="Accepted runs of each workload (default: the plan's, or 1).")
+        int | None,
+        typer.Option(min=1, help="Accepted runs of each workload (default: the plan's, or 1)."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what --output already holds.")
@@ -118,7 +119,8 @@ def measure(
         rules = {"repeats": repeats, "max_repeats": max(repeats, campaign.rules.max_repeats)}
         rules_ = campaign.rules.model_copy(update=rules)
         campaign = campaign.model_copy(update={"rules": rules_})
-    signal.signal(signal.SIGTERM, _interrupted)  # a polite kill stops the server, too
+    for kind in (signal.SIGTERM, signal.SIGHUP):  # a polite kill stops the server, too
+        signal.signal(kind, _interrupted)
     started = Launch(vllm_python, record, pin) if vllm_python is not None else None
     with progress_bar("runs", quiet) as progress:
         measured = run(
@@ -160,7 +162,8 @@ def _campaign(plan: Path | None, given: dict[str, Any], resume: bool) -> "Campai
     strategies = given["strategy"] or ([own] if own is not None else [])
     if not strategies:
         raise InputError("--strategy is missing (see `ttcsim strategies`)")
-    fields.setdefault("scorer_placement", "same_engine")
+    if given["scorer_base_url"] is None:
+        fields.setdefault("scorer_placement", "same_engine")
     workloads = [
         {
             "name": f"{number}_{re.sub('[^A-Za-z0-9]+', '_', str(text)).strip('_')}",
@@ -322,4 +325,4 @@ def validate(
 
 def _exceeds(report: Any, max_error: float) -> bool:
     """A campaign without verdict does not pass."""
-    return report.invalid is not None or report.worst_error > max_error
+    return report.invalid is not None or not report.worst_error <= max_error
