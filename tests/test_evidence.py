@@ -39,10 +39,9 @@ def test_only_single_traffic_is_calibrated_on(name: str) -> None:
         assert (workload.role == "calibrate") == (workload.scenario.strategy.name == "single")
 
 
-def test_a_verdict_rests_on_enough_repeats_and_little_noise() -> None:
-    verdicts = [each for each in report("cpu_40m").workloads if each.invalid is None]
-    assert len(verdicts) >= 28
-    for each in verdicts:
+def test_the_campaign_is_valid() -> None:
+    assert report("cpu_40m").invalid is None
+    for each in report("cpu_40m").workloads:
         assert each.accepted >= 5
         assert each.variation <= 0.06
         assert each.noise <= 0.03
