@@ -68,6 +68,13 @@ def test_bad_plans_are_named(tmp_path: Path) -> None:
         assert said in refused("measure", plan, *HERE, "--output", tmp_path / "runs")
 
 
+def test_options_beside_a_plan_are_not_ignored(tmp_path: Path) -> None:
+    plan = EVIDENCE / "cpu_40m.yaml"
+    for option in (("--questions", "3"), ("--set", "seed=4"), ("--strategy", "single")):
+        found = refused("measure", plan, *HERE, *option, "--output", tmp_path / "runs")
+        assert f"{option[0]}: the plan says that already" in found
+
+
 def test_measure_calibrate_validate_without_recorded_steps(tmp_path: Path) -> None:
     runs, calibration = tmp_path / "runs", tmp_path / "mine.yaml"
     server = Server()

@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ttcsim.analysis.calibrate.calibrate import calibrate
+from ttcsim.analysis.measure.batches import predicted_s, recorded_batches
 from ttcsim.analysis.measure.run_files import MeasuredCampaign, load_campaign_runs
 from ttcsim.analysis.validate.report import ValidationReport
 from ttcsim.analysis.validate.validate import validate
+from ttcsim.simulator.plans import plans_of
+from ttcsim.simulator.step_cost import StepCost
 from ttcsim.workloads.strategies import STRATEGIES
 
 EVIDENCE = Path(__file__).parent.parent / "analysis" / "evidence"
@@ -87,6 +91,21 @@ def test_errors_of_makespan_and_throughput(name: str) -> None:
 def test_workloads_with_a_verdict_agree_but_for_one() -> None:
     differ = [each.name for each in report("cpu_40m").validated if each.verdict == "differs"]
     assert differ == ["budget_forcing_alone"]  # explained in docs/validation.md
+
+
+def test_the_error_of_the_fit_is_that_of_the_calibration_it_writes() -> None:
+    own = measured("cpu_40m")
+    found = calibrate([own])
+    plan = plans_of(own.campaign.workloads[0].scenario)[0]
+    cost = StepCost(plan.model, plan.profile, found.calibration)
+    runs = [run for run in own.runs if run.accepted and run.workload.role == "calibrate"]
+    predicted = [
+        predicted_s(cost, batch)
+        for run in runs
+        if run.schedule is not None
+        for batch, _ in recorded_batches(run.schedule)
+    ]
+    assert np.asarray(predicted) == pytest.approx(found.predicted_s, rel=2e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -134,10 +134,12 @@ def _counts(run: MeasuredRun) -> bool:
 
 def _check_together(campaigns: Sequence[MeasuredCampaign], plans: Sequence[Plan]) -> None:
     for plan in plans:
-        if plan.model.feed_forward.routed is not None or plan.deployment.tensor_parallel > 1:
+        model = plan.model
+        windows = model.attention.sliding_layers > 0
+        if model.feed_forward.routed or windows or plan.deployment.tensor_parallel > 1:
             raise InputError(
-                f"{plan.model.name}: experts and tensor parallelism cannot be calibrated from steps"
-                " alone; measure a dense model on one device"
+                f"{model.name}: experts, sliding windows and tensor parallelism have no term in the"
+                " fit; measure a dense model on one device"
             )
     for what, found in (
         ("device", {plan.profile.name for plan in plans}),

@@ -91,6 +91,7 @@ class _LiveRun:
         self._calls: list[tuple[Any, ...]] = []
 
     async def to_the_end(self, questions: list[Question]) -> LiveResult:
+        """Release the questions when they are due and wait until each has ended."""
         times_s = release_times_s(self._scenario, questions)
         limit = in_flight_limit(self._scenario)
         places = asyncio.Semaphore(len(questions) if math.isinf(limit) else int(limit))

@@ -183,6 +183,7 @@ class _Work:
         self._started = time.monotonic()
 
     async def to_the_end(self) -> None:
+        """Check the servers, then go round until no workload needs another run."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(
@@ -194,6 +195,7 @@ class _Work:
                 await endpoints["scorer"].check()
             if self._server.log is not None:
                 self._log = Log(self._server.log)
+                self._log.read()  # the settings, and what the check has asked
             paths = sorted((self._folder / "runs").glob("[0-9]*.json.gz"))
             runs = [load_run(path, self._campaign) for path in paths]
             self._runs = judged(runs, self._campaign.rules)

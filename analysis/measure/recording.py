@@ -29,7 +29,7 @@ class RecordedSchedule(Golden):
     def __init__(self, document: Json) -> None:
         super().__init__(document)
         self.shares_outputs = True  # the keys know all tokens, so it does not matter who shares
-        self.names_blocks = False  # which ones are free depends on the runs before this one
+        self.names_blocks = document.get("names_blocks", False)
         self.starts_s = [start / _US for start in document["starts_us"]]
         self.ends_s = [end / _US for end in document["ends_us"]]
         self.durations_s = [duration / _US for duration in document["durations_us"]]
@@ -49,7 +49,6 @@ class Log:
         self._path = path
         self._offset = 0
         self.config: Json = {}
-        self.read()
 
     def read(self) -> list[Json]:
         """The lines written since the last time."""
@@ -120,8 +119,14 @@ def _iterations(lines: list[Json]) -> tuple[list[_Iteration], dict[str, int]]:
     return rounds, added
 
 
-def recorded_schedule(name: str, config: Json, lines: list[Json], start: float) -> Json:
-    """Condense the lines of one run, which began at `start` on the engine's clock [s]."""
+def recorded_schedule(
+    name: str, config: Json, lines: list[Json], start: float, *, blocks: bool = False
+) -> Json:
+    """Condense the lines of one run, which began at `start` on the engine's clock [s].
+
+    With `blocks` the physical blocks of requests are kept, too. Which ones a run gets depends on
+    the runs before it, so that makes sense for the first run of an engine only.
+    """
     begin = next((n for n, line in enumerate(lines) if line["event"] == "add"), len(lines))
     lines = lines[begin:]  # before it, the engine may still report the end of something else
     rounds, added = _iterations(lines)
@@ -135,7 +140,8 @@ def recorded_schedule(name: str, config: Json, lines: list[Json], start: float) 
         "queue_depth": _queue_depth(config),
         "complete": False,  # the step that would report the last finish may be missing
         "requests": _requests(adds, rounds, added, short),
-        "steps": [_renamed(step, short) for step in _steps(rounds)],
+        "names_blocks": blocks,
+        "steps": [_renamed(step, short) for step in _steps(rounds, blocks)],
         "end": {},
         "calls": {short[full]: _call_name(full) for full in short},
         "keys": _keys(lines, short, config["block_size"]),
@@ -179,9 +185,9 @@ def _requests(
     ]
 
 
-def _steps(rounds: list[_Iteration]) -> list[Json]:
-    """The step records of the golden format, without block ids."""
-    left_out = ("event", "t", "t0", "tokens", "blocks", "step")
+def _steps(rounds: list[_Iteration], blocks: bool) -> list[Json]:
+    """The step records of the golden format."""
+    left_out = ("event", "t", "t0", "tokens", "step", *(() if blocks else ("blocks",)))
     number_of = {
         each.schedule["step"]: number
         for number, each in enumerate(rounds)
@@ -207,7 +213,7 @@ def _renamed(record: Json, short: dict[str, str]) -> Json:
     """A step record with short names of requests."""
     found: Json = {}
     for key, value in record.items():
-        if key in ("sched", "admit"):
+        if key in ("sched", "admit", "blocks"):
             found[key] = {short[name]: tokens for name, tokens in value.items()}
         elif key in ("preempt", "flush"):
             found[key] = sorted(short[name] for name in value if name in short)

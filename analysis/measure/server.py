@@ -101,6 +101,8 @@ def launched(
     Raises:
         InputError: If it cannot be started, with the last line that it said.
     """
+    if plan.deployment.replicas > 1 or plan.scheduler.watermark:
+        raise InputError("--launch starts one server: replicas must be 1 and watermark 0")
     with tempfile.TemporaryDirectory(prefix="ttcsim-") as scratch:
         log = Path(scratch) / "schedule.jsonl" if record else None
         model, weights = _model_folder(plan.deployment.model, Path(scratch))

@@ -14,7 +14,7 @@ from ttcsim.analysis.measure.foreign import load_measured
 from ttcsim.analysis.measure.run_files import MeasuredCampaign, load_campaign_runs
 from ttcsim.analysis.plots import save_figure
 from ttcsim.analysis.plots.measured import distribution_figure, fit_figure, scatter_figure
-from ttcsim.analysis.validate.report import Ranking, ValidationReport, WorkloadReport
+from ttcsim.analysis.validate.report import Ranking, ValidationReport, WorkloadReport, percent
 from ttcsim.analysis.validate.validate import validate
 
 HEAD = """# How wrong is it?
@@ -79,7 +79,7 @@ def _summary(chapters: Sequence[Chapter]) -> str:
             f"| {each.report.source} | {verdicts} of {found['workloads']} | {found['agree']} |"
             f" {found['median_error']:.1%} | {found['p90_error']:.1%} |"
             f" {found['worst_error']:.1%} | {found['signed_mean_makespan_error']:+.1%} |"
-            f" {min(noises):.1%} to {max(noises):.1%} |"
+            f" {percent(min(noises))} to {percent(max(noises))} |"
             f" {same:,} of {steps:,} steps | {client['median_error']:.1%},"
             f" {client['worst_error']:.1%} |"
         )
@@ -138,7 +138,7 @@ def _row(each: WorkloadReport) -> str:
     mark = " (c)" if each.role == "calibrate" else ""
     return (
         f"| {each.name}{mark} | `{each.strategy}` | {each.accepted} ({each.rejected}) |"
-        f" {each.variation:.1%} | {each.noise:.1%} | {each.measured['makespan_s']:.3f} |"
+        f" {percent(each.variation)} | {percent(each.noise)} | {each.measured['makespan_s']:.3f} |"
         f" {each.predicted['makespan_s']:.3f} | **{each.error('makespan_s'):+.1%}** |"
         f" {' | '.join(f'{error:+.1%}' for error in errors)} | {single} |{steps} {each.verdict} |"
     )

@@ -13,6 +13,11 @@ MAX_ERROR, MAX_RATIO_ERROR = 0.05, 0.04
 """Errors that count as agreement where the noise does not ask for more room. [1]"""
 
 
+def percent(share: float) -> str:
+    """A share for people; "-" where there is none, such as the noise of a single run."""
+    return f"{share:.1%}" if math.isfinite(share) else "-"
+
+
 @dataclass(frozen=True)
 class Spread:
     """|predicted / measured - 1| over single calls or questions."""

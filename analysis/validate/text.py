@@ -1,6 +1,6 @@
 """A validation as a table for people, worst first."""
 
-from ttcsim.analysis.validate.report import ValidationReport, WorkloadReport
+from ttcsim.analysis.validate.report import ValidationReport, WorkloadReport, percent
 
 
 def report_text(report: ValidationReport) -> str:
@@ -47,7 +47,8 @@ def _row(each: WorkloadReport) -> str:
     measured, predicted = each.measured["makespan_s"], each.predicted["makespan_s"]
     cells = [f"{each.error(name):+.1%}" for name in ("output_tokens_per_s", "ttft_ms", "tpot_ms")]
     return (
-        f"{each.name + mark:<34}{each.accepted:>5}{each.variation:>6.1%}{each.noise:>7.1%}"
+        f"{each.name + mark:<34}{each.accepted:>5}{percent(each.variation):>6}"
+        f"{percent(each.noise):>7}"
         f"{measured:>12.3f}{predicted:>10.3f}{each.error('makespan_s'):>+8.1%}"
         f"{cells[0]:>8}{cells[1]:>8}{cells[2]:>8}{each.limit:>7.1%}  {each.verdict}"
     )

@@ -67,11 +67,11 @@ def validate(
             if progress is not None:
                 progress(number, len(workloads))
     server = measured.server
-    settings = server.get("settings") or {}
+    settings = server.get("settings")
+    blocks = f", {settings['num_blocks']} KV blocks" if settings else ""
     return ValidationReport(
         source=measured.campaign.name,
-        engine=f"vLLM {server['vllm']}, {server['model']},"
-        f" {settings.get('num_blocks', '?')} KV blocks, {measured.machine['processor']}",
+        engine=f"vLLM {server['vllm']}, {server['model']}{blocks}, {measured.machine['processor']}",
         calibration=said,
         invalid=_invalid_campaign(measured, reports),
         workloads=tuple(reports),

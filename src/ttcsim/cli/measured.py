@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 _SERVER = "Server"
 
+_SCENARIO_OPTIONS = (
+    "strategy", "model", "hardware", "trace", "questions", "question_rate", "max_concurrency",
+    "seed", "set_",
+)  # fmt: skip
+
 RUNS = Annotated[
     list[Path], typer.Argument(help="Directories written by `ttcsim measure`.", show_default=False)
 ]
@@ -81,14 +86,9 @@ def measure(
     ] = None,
     model: o.MODEL = None,
     hardware: o.HARDWARE = None,
-    max_num_seqs: o.MAX_NUM_SEQS = None,
-    max_num_batched_tokens: o.MAX_NUM_BATCHED_TOKENS = None,
     trace: o.TRACE = None,
     questions: o.QUESTIONS = None,
-    input_len: o.INPUT_LEN = None,
-    output_len: o.OUTPUT_LEN = None,
     question_rate: o.QUESTION_RATE = None,
-    burstiness: o.BURSTINESS = None,
     max_concurrency: o.MAX_CONCURRENCY = None,
     seed: o.SEED = None,
     set_: o.SET = None,
@@ -151,6 +151,11 @@ def _campaign(plan: Path | None, given: dict[str, Any], resume: bool) -> "Campai
     from ttcsim.errors import read_yaml
 
     output: Path = given["output"]
+    if (resume and plan is None) or (plan is not None and "workloads" in read_yaml(plan)):
+        for name in _SCENARIO_OPTIONS:
+            if given[name] is not None:
+                option = name.strip("_").replace("_", "-")
+                raise InputError(f"--{option}: the plan says that already; change it there")
     if resume and plan is None:
         from ttcsim.analysis.measure.run_files import planned
 
