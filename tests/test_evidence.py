@@ -43,17 +43,13 @@ def test_only_single_traffic_is_calibrated_on(name: str) -> None:
         assert (workload.role == "calibrate") == (workload.scenario.strategy.name == "single")
 
 
-def test_the_campaign_is_valid() -> None:
-    assert report("cpu_40m").invalid is None
-    for each in report("cpu_40m").workloads:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_campaign_is_valid(name: str) -> None:
+    assert report(name).invalid is None
+    for each in report(name).workloads:
         assert each.accepted >= 5
         assert each.variation <= 0.06
         assert each.noise <= 0.03
-
-
-def test_a_campaign_with_too_few_runs_gets_no_verdict() -> None:
-    assert report("cpu_150m").invalid is not None
-    assert all(each.verdict.startswith("no verdict") for each in report("cpu_150m").workloads)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,14 +79,18 @@ def test_every_recorded_step_is_replayed_identically(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_errors_of_makespan_and_throughput(name: str) -> None:
     found = report(name)
-    assert float(np.median(np.abs(found.errors))) <= 0.04
+    assert float(np.median(np.abs(found.errors))) <= 0.02
     assert abs(found.signed_mean) <= 0.03
-    assert found.worst_error <= 0.08
+    assert found.worst_error <= 0.065
 
 
-def test_workloads_with_a_verdict_agree_but_for_one() -> None:
-    differ = [each.name for each in report("cpu_40m").validated if each.verdict == "differs"]
-    assert differ == ["budget_forcing_alone"]  # explained in docs/validation.md
+def test_workloads_agree_but_for_one() -> None:
+    differ = {
+        name: [each.name for each in report(name).validated if each.verdict == "differs"]
+        for name in NAMES
+    }
+    # explained in docs/validation.md
+    assert differ == {"cpu_40m": ["budget_forcing_alone"], "cpu_150m": []}
 
 
 def test_the_error_of_the_fit_is_that_of_the_calibration_it_writes() -> None:
@@ -113,17 +113,23 @@ def test_strategies_are_ranked_as_measured(name: str) -> None:
     found = report(name)
     assert found.makespans.right == found.makespans.decided
     assert found.tokens.right >= found.tokens.decided - 1
-    if name == "cpu_40m":
-        assert found.makespans.decided >= 0.7 * len(found.makespans.pairs)
-        assert found.tokens.right == len(found.tokens.pairs)
+    assert found.makespans.decided >= 0.7 * len(found.makespans.pairs)
+    assert found.tokens.right == len(found.tokens.pairs)
 
 
-def test_steps_in_closed_loop() -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cpu_40m", ["first_finish_alone"]),  # 578 for 586: who is cancelled one step later
+        ("cpu_150m", ["agent_loop_overload"]),  # 101 for 95: tools take wall time
+    ],
+)
+def test_steps_in_closed_loop(name: str, expected: list[str]) -> None:
     off = []
-    for each in report("cpu_40m").validated:
+    for each in report(name).validated:
         assert each.steps is not None
         measured_steps, predicted = each.steps
         room = 0.05 if each.load == "moderate" else 0.01
         if abs(predicted / measured_steps - 1) > room:
             off.append(each.name)
-    assert off == ["first_finish_alone"]  # 578 for 586: who is cancelled one step later
+    assert off == expected

@@ -1,7 +1,8 @@
 """A measuring plan: which workloads, how often, and which runs do not count. Fixed beforehand.
 
-A campaign takes its workloads in turn (A B C, A B C, ...), calibration and validation alike, so
-that a slow hour hits all of them. `docs/measuring.md` says why each rule is there.
+A campaign takes its workloads in turn (A B C, B C A, ...), calibration and validation alike, each
+round in another order, so that a slow hour hits all of them. `docs/measuring.md` says why each rule
+is there.
 """
 
 from pathlib import Path
@@ -61,7 +62,7 @@ class Campaign(_Record):
         warm_up: Name of the workload that is run first and thrown away.
         rules: When it is done, which runs count.
         server_flags: Further options of vLLM's server.
-        workloads: In the order of a round.
+        workloads: Each is run once a round.
     """
 
     name: str

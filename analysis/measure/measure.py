@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 
 from ttcsim.analysis.measure import machine
 from ttcsim.analysis.measure.campaign import Campaign, Rules, Workload
 from ttcsim.analysis.measure.endpoint import Endpoint
 from ttcsim.analysis.measure.live_run import LiveResult, run_live
-from ttcsim.analysis.measure.noise import calibration_totals, noise, work_s
+from ttcsim.analysis.measure.noise import calibration_totals, noise, variation, work_s
 from ttcsim.analysis.measure.recording import (
     Log,
     parse_schedule,
@@ -268,7 +269,7 @@ class _Work:
         """Run every workload that still needs runs once; return whether any did."""
         rules = self._campaign.rules
         ran = False
-        for workload in self._campaign.workloads:
+        for workload in shuffled(self._campaign.workloads, len(self._runs)):
             if time.monotonic() - self._started > rules.wall_time_s:
                 self._tell(f"stopped after {rules.wall_time_s:.0f} s, the limit of the plan")
                 return False
@@ -363,8 +364,13 @@ class _Work:
         )
 
 
+def shuffled(workloads: Sequence[Workload], key: int) -> list[Workload]:
+    """Another order for every round, so that none always follows the same one; the same by key."""
+    return [workloads[i] for i in np.random.default_rng(key).permutation(len(workloads))]
+
+
 def needs_runs(campaign: Campaign, workload: Workload, runs: Sequence[MeasuredRun]) -> bool:
-    """Whether a workload has too few accepted runs, or is too noisy, and may still be repeated."""
+    """Whether a workload has too few accepted runs, or scatters too much, and may be repeated."""
     rules = campaign.rules
     own = [run for run in runs if run.workload.name == workload.name]
     accepted = [work_s(run) for run in own if run.accepted]
@@ -374,7 +380,12 @@ def needs_runs(campaign: Campaign, workload: Workload, runs: Sequence[MeasuredRu
         return True
     if rules.repeats < 2:
         return False
-    return noise(accepted, calibration_totals(campaign, runs)) > rules.max_noise
+    if variation(accepted) > rules.max_variation:
+        return True
+    totals = calibration_totals(campaign, runs)
+    if len(totals) < rules.repeats:
+        totals = []  # what the calibration adds to the noise cannot be told yet
+    return noise(accepted, totals) > rules.max_noise
 
 
 def _disturbance(used: machine.CpuTimes | None, wall_s: float) -> float | None:

@@ -78,6 +78,8 @@ def flags_of(plan: Plan) -> list[str]:
         *("--max-model-len", str(config.max_model_len)),
         *("--tensor-parallel-size", str(plan.deployment.tensor_parallel)),
     ]
+    if plan.deployment.pipeline_parallel > 1:
+        flags += ["--pipeline-parallel-size", str(plan.deployment.pipeline_parallel)]
     if plan.deployment.engine.num_gpu_blocks is not None:
         flags += ["--num-gpu-blocks-override", str(config.num_blocks)]
     for name, on in (
