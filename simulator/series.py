@@ -1,11 +1,11 @@
-"""What an engine looked like over time: running, waiting and KV use."""
+"""What an engine looked like over time: running, waiting, KV use and joules."""
 
 MAX_POINTS = 4096
 """Points kept; beyond that every second one is dropped, so memory stays bounded."""
 
 
 class EngineSeries:
-    """Samples (tick, running, waiting, used blocks) and the sums behind the means.
+    """Samples (tick, running, waiting, used blocks, energy so far) and the sums behind the means.
 
     Attributes:
         points: The samples.
@@ -15,7 +15,7 @@ class EngineSeries:
     """
 
     def __init__(self) -> None:
-        self.points: list[tuple[int, int, int, int]] = []
+        self.points: list[tuple[int, int, int, int, int]] = []
         self.peak_blocks = 0
         self.block_ticks = 0.0
         self.running_ticks = 0.0
@@ -25,11 +25,14 @@ class EngineSeries:
         self._running = 0
         self._blocks = 0
 
-    def note(self, tick: int, running: int, waiting: int, before: int, blocks: int) -> None:
+    def note(
+        self, tick: int, running: int, waiting: int, before: int, blocks: int, energy: int
+    ) -> None:
         """Record the state at a loop boundary.
 
         `before` are the blocks used when the last step ended: while requests ran, they are taken to
-        have grown evenly up to there; what was freed and handed out since gives `blocks`.
+        have grown evenly up to there; what was freed and handed out since gives `blocks`. `energy`
+        is that of all steps that have ended.
         """
         elapsed = float(tick - self._tick)
         last, ran = self._blocks, self._running
@@ -42,7 +45,7 @@ class EngineSeries:
             self.peak_blocks = blocks
         if tick >= self._next:
             points = self.points
-            points.append((tick, running, waiting, blocks))
+            points.append((tick, running, waiting, blocks, energy))
             if len(points) >= MAX_POINTS:
                 del points[1::2]
                 self._spacing = max(2 * self._spacing, (tick - points[0][0]) // (MAX_POINTS // 2))

@@ -26,7 +26,7 @@ def fit_figure(found: Calibrated) -> "Figure":
     style(axes)
     measured, predicted = found.measured_s * 1e3, found.predicted_s * 1e3
     axes.loglog(measured, predicted, ".", markersize=2.5, alpha=0.25, color=COLOURS[0])
-    _diagonal(axes, measured, predicted)
+    diagonal(axes, measured, predicted)
     what = "step" if found.fitted_on == "steps" else "output phase"
     axes.set_xlabel(f"Measured {what} (ms)")
     axes.set_ylabel(f"Predicted {what} (ms)")
@@ -39,7 +39,7 @@ def fit_figure(found: Calibrated) -> "Figure":
     return figure
 
 
-def _diagonal(axes: "Axes", *values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> None:
+def diagonal(axes: "Axes", *values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> None:
     """The line of agreement, and a band of 5 % around it."""
     low = min(float(each.min()) for each in values) * 0.9
     high = max(float(each.max()) for each in values) * 1.1
@@ -76,7 +76,7 @@ def scatter_figure(report: ValidationReport) -> "Figure":
         axes.loglog(pairs[:, 0], pairs[:, 1], "os^Dv"[place % 5], markersize=4, alpha=0.6,
                     color=COLOURS[place % len(COLOURS)], label=load or "questions")  # fmt: skip
     everything = np.asarray([p for each in workloads for p in each.pairs_s])
-    _diagonal(axes, everything[:, 0], everything[:, 1])
+    diagonal(axes, everything[:, 0], everything[:, 1])
     axes.set_xlabel("Measured makespan of a question (s), median over runs")
     axes.set_ylabel("Predicted makespan (s)")
     axes.set_title(f"{report.source}: {report.engine}", fontsize=9, loc="left")

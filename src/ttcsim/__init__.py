@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ttcsim.analysis.measure.campaign import load_campaign as load_campaign
     from ttcsim.analysis.measure.foreign import load_measured as load_measured
     from ttcsim.analysis.measure.measure import measure as measure
+    from ttcsim.analysis.published.predict import predict_rows as predict_rows
+    from ttcsim.analysis.published.report import PublishedReport as PublishedReport
+    from ttcsim.analysis.published.rows import load_rows as load_rows
     from ttcsim.analysis.validate.validate import validate as validate
     from ttcsim.errors import InputError as InputError
     from ttcsim.hwprofiles.catalogue import load_calibration as load_calibration
@@ -69,6 +72,9 @@ _HOMES = {
     "ttcsim.analysis.measure.campaign": ("load_campaign",),
     "ttcsim.analysis.measure.foreign": ("load_measured",),
     "ttcsim.analysis.measure.measure": ("measure",),
+    "ttcsim.analysis.published.predict": ("predict_rows",),
+    "ttcsim.analysis.published.report": ("PublishedReport",),
+    "ttcsim.analysis.published.rows": ("load_rows",),
     "ttcsim.analysis.validate.validate": ("validate",),
     "ttcsim.errors": ("InputError",),
     "ttcsim.hwprofiles.catalogue": ("load_calibration", "load_profile"),

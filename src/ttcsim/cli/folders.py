@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ttcsim.analysis.compare import Comparison
+from ttcsim.analysis.published.report import PublishedReport
 from ttcsim.analysis.validate.report import ValidationReport
 from ttcsim.cli.output import finite, scene, to_csv, to_json
 from ttcsim.errors import InputError
@@ -106,6 +107,20 @@ def write_validation(reports: Sequence[ValidationReport], folder: Path) -> None:
         name = _file_name(report.source)
         save_figure(scatter_figure(report), folder / f"{name}_scatter.png")
         save_figure(distribution_figure(report), folder / f"{name}_makespans.png")
+
+
+def write_published(reports: Sequence[PublishedReport], folder: Path) -> None:
+    """Write published.json, published.txt and, for each table, a plot."""
+    from ttcsim.analysis.plots import save_figure
+    from ttcsim.analysis.plots.published import published_figure
+    from ttcsim.analysis.published.report import published_text
+
+    plain = {"reports": [report.to_dict() for report in reports]}
+    _write_text(folder / "published.json", to_json(plain) + "\n")
+    text = "\n\n".join(published_text(report) for report in reports)
+    _write_text(folder / "published.txt", text + "\n")
+    for report in reports:
+        save_figure(published_figure(report), folder / f"{_file_name(report.source)}.png")
 
 
 def _file_name(label: str) -> str:

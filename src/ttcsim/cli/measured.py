@@ -276,7 +276,8 @@ def validate(
         list[Path],
         typer.Argument(
             help="Directories written by `ttcsim measure`, results of `vllm bench serve`, or"
-            " per-request runs of LLMServingSim.",
+            " per-request runs of LLMServingSim; or `published` and tables of published"
+            " measurements (CSV, see docs/published.md).",
             show_default=False,
         ),
     ],
@@ -294,7 +295,8 @@ def validate(
     max_error: Annotated[
         float | None,
         typer.Option(
-            help="Exit with 1 if an error of makespan or throughput is larger, e.g. 0.05."
+            help="Exit with 1 if an error of makespan or throughput (of published tables: the"
+            " median error of a metric) is larger, e.g. 0.05."
         ),
     ] = None,
     output: Annotated[
@@ -309,8 +311,17 @@ def validate(
     from ttcsim.analysis.validate.validate import validate as run
     from ttcsim.cli import folders
     from ttcsim.cli import output as out
+    from ttcsim.cli.published import tables_of, validate_published
 
     _check_format(format)
+    tables = tables_of(runs)
+    if tables:
+        for name, given in (("scenario", scenario), ("model", model), ("hardware", hardware),
+                            ("tensor-parallel", tensor_parallel)):  # fmt: skip
+            if given is not None:
+                raise InputError(f"--{name}: the table says that, row by row")
+        validate_published(tables, calibration, max_error, output, format, quiet)
+        return
     fields = o.served_fields(scenario, locals())
     campaigns = [each for path in runs for each in load_measured(path, fields)]
     reports = []

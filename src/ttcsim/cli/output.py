@@ -141,10 +141,14 @@ def scene(*results: Result) -> str:
 def _served(deployment: Mapping[str, Any], where: str = "") -> str:
     model = deployment["model"].rpartition("/")[2]
     replicas, size = deployment["replicas"], deployment["tensor_parallel"]
+    stages = deployment["pipeline_parallel"]
     sizes = [f"tp {size}"] if size > 1 else []
+    sizes += [f"pp {stages}"] if stages > 1 else []
     sizes += [f"{replicas} replicas"] if replicas > 1 else []
     inside = f" ({', '.join(sizes)})" if sizes else ""
-    return f"{model} " + (where or f"on {replicas * size} x {deployment['hardware']}{inside}")
+    return f"{model} " + (
+        where or f"on {replicas * size * stages} x {deployment['hardware']}{inside}"
+    )
 
 
 def _arrivals(arrivals: Mapping[str, Any] | None) -> str:

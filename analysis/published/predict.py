@@ -1,0 +1,192 @@
+"""Predict a published row: simulate what was served, and look at it the way the source did."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ttcsim.analysis.published.requests import num_requests, requests_of
+from ttcsim.analysis.published.rows import CLOSED_LOOP, LOADS, SATURATED, PublishedRow
+from ttcsim.analysis.published.served import deployment_of
+from ttcsim.errors import InputError
+from ttcsim.simulator.plans import plans_of
+from ttcsim.simulator.results import Result
+from ttcsim.simulator.scenario import Scenario, make_scenario
+from ttcsim.simulator.simulate import simulate
+
+Progress = Callable[[int, int], None]
+
+KV_LIMIT = 0.95
+"""Share of the KV cache from which on a closed loop counts as limited by it: its ttft is then a
+queueing time, and a few per cent of capacity change it twofold."""
+
+HOST_BOUND_POWER = 0.97
+"""A saturated row that draws less power than this share of what the same deployment draws with a
+smaller batch waited for its host: more work in a step cannot take less power."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A row and what is predicted for it.
+
+    `predicted` is empty if nothing can be; `unscored` then says why, or why an error of the row
+    says nothing about the prediction.
+    """
+
+    row: PublishedRow
+    predicted: dict[str, float]
+    unscored: str | None
+    time_level: str = ""
+    energy_level: str = ""
+
+    def error(self, metric: str) -> float | None:
+        """predicted / measured - 1, None where one of them is missing. [1]"""
+        if metric not in self.predicted or metric not in self.row.measured:
+            return None
+        return self.predicted[metric] / self.row.measured[metric] - 1
+
+
+def predict_rows(
+    rows: Sequence[PublishedRow],
+    calibration: str | None = None,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Predict every row; one that cannot be is kept, with the reason.
+
+    Args:
+        rows: What was measured.
+        calibration: Path of a calibration, or `datasheet`; by default the bundled ones.
+        progress: Called with (rows done, rows).
+    """
+    host_bound = _host_bound(rows)
+    found = []
+    for number, row in enumerate(rows, 1):
+        found.append(_predict(row, calibration, row.id in host_bound))
+        if progress is not None:
+            progress(number, len(rows))
+    return found
+
+
+def _predict(row: PublishedRow, calibration: str | None, host_bound: bool) -> Outcome:
+    try:
+        scenario = scenario_of(row, calibration)
+        plan = plans_of(scenario)[0]
+        result = simulate(scenario, trace=requests_of(row))
+        predicted = metrics_of(row, result)
+    except InputError as error:
+        return Outcome(row, {}, str(error))
+    reason = None
+    if row.suspect:
+        reason = "marked as suspect by its source"
+    elif host_bound:
+        reason = "host-bound: draws less power than a smaller batch"
+    elif row.load == CLOSED_LOOP and result.summary["kv_peak"] > KV_LIMIT:
+        reason = f"at the KV limit: {result.summary['kv_peak']:.0%} of it used"
+    elif _impossible(row, predicted):
+        reason = "faster than the datasheet allows"
+    return Outcome(row, predicted, reason, plan.time_level, plan.energy_level)
+
+
+def scenario_of(row: PublishedRow, calibration: str | None = None) -> Scenario:
+    """The row as a scenario; its requests come from `requests_of`.
+
+    Raises:
+        InputError: If the row cannot be replayed; says why.
+    """
+    if row.load not in LOADS:
+        raise InputError(f"load '{row.load}' cannot be replayed (have: {', '.join(LOADS)})")
+    if row.load == SATURATED:
+        arrivals: dict[str, object] = {"kind": "all_at_once"}
+        if row.max_num_seqs is None:
+            raise InputError("max_num_seqs is missing: the batch limit of a saturated load")
+        if num_requests(row) - row.max_num_seqs < 2:
+            raise InputError("its window is not defined: the batch limit holds nearly all requests")
+    else:
+        arrivals = {"kind": "closed_loop", "concurrency": round(row.concurrency)}
+        if row.prompt_tokens is None:
+            raise InputError("prompt_len is missing")
+    generator = {**deployment_of(row), "calibration": calibration}
+    return make_scenario(
+        row.id,
+        {"generator": generator, "strategy": "single", "arrivals": arrivals, "trace": row.id},
+    )
+
+
+def metrics_of(row: PublishedRow, result: Result) -> dict[str, float]:
+    """Predicted metrics of a row, by the names of `METRICS`."""
+    if row.load == SATURATED:
+        return _window(row, result)
+    summary = result.summary
+    power_w = summary["energy_j"] / summary["horizon_s"]
+    return {
+        "ttft_ms": summary["mean_ttft_ms"],
+        "tpot_ms": summary["mean_tpot_ms"],
+        "output_tokens_per_s": summary["output_throughput"],
+        "power_w": power_w,
+        "j_per_token": power_w / summary["output_throughput"],
+    }
+
+
+def _window(row: PublishedRow, result: Result) -> dict[str, float]:
+    """Means over ML.ENERGY's window: from when max_num_seqs requests have a first token until all
+    but max_num_seqs + 1 are done. tpot is the mean batch over the token rate, as there.
+    """
+    calls, engines = result.calls.columns, result.engines.columns
+    first = np.asarray(calls["first_token_s"], dtype=np.float64)
+    end = np.asarray(calls["end_s"])
+    outputs = np.asarray(calls["output_tokens"])
+    limit = row.max_num_seqs or 1
+    begin_s = float(np.sort(first)[limit - 1])
+    end_s = float(np.sort(end)[len(end) - limit - 2])
+    if end_s <= begin_s:
+        raise InputError("its window is empty")
+    inside = np.clip(np.minimum(end, end_s) - np.maximum(first, begin_s), 0.0, None)
+    lasting = np.maximum(end - first, 1e-12)
+    tokens = float(np.sum((outputs - 1) * inside / lasting))
+    tokens += float(np.sum((first > begin_s) & (first <= end_s)))
+    window_s = end_s - begin_s
+    spent = np.interp([begin_s, end_s], engines["time_s"], engines["energy_j"])
+    batch, rate = float(inside.sum()) / window_s, tokens / window_s
+    power_w = float(spent[1] - spent[0]) / window_s
+    return {
+        "tpot_ms": 1e3 * batch / rate,
+        "output_tokens_per_s": rate,
+        "power_w": power_w,
+        "j_per_token": power_w / rate,
+    }
+
+
+# -- rows that say nothing about the prediction ----------------------------------------------------
+
+
+def _host_bound(rows: Sequence[PublishedRow]) -> set[str]:
+    """Saturated rows that draw less than the same deployment does with a smaller batch."""
+    found = set()
+    for row in rows:
+        power = row.measured.get("power_w")
+        if row.load != SATURATED or power is None:
+            continue
+        smaller = [
+            each.measured["power_w"]
+            for each in rows
+            if _deployed(each) == _deployed(row)
+            and each.concurrency < row.concurrency
+            and "power_w" in each.measured
+        ]
+        if smaller and power < HOST_BOUND_POWER * max(smaller):
+            found.add(row.id)
+    return found
+
+
+def _deployed(row: PublishedRow) -> tuple[str, ...]:
+    parallel = (row.devices, row.tensor_parallel, row.data_parallel, row.expert_parallel)
+    return (row.gpu, row.model, row.precision, row.task, *map(str, parallel))
+
+
+def _impossible(row: PublishedRow, predicted: dict[str, float]) -> bool:
+    """Whether decoding was measured faster than weights and KV can be read at nominal bandwidth."""
+    measured = row.measured.get("tpot_ms")
+    if measured is None or measured > predicted["tpot_ms"]:
+        return False
+    bound = simulate(scenario_of(row, "datasheet"), trace=requests_of(row))
+    return measured < metrics_of(row, bound)["tpot_ms"]

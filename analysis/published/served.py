@@ -1,0 +1,93 @@
+"""What served a published row, in this project's names: device, model, dtype, parallelism."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ttcsim.analysis.published.rows import PublishedRow
+from ttcsim.errors import InputError, unknown_name
+from ttcsim.hwprofiles.catalogue import profile_names
+from ttcsim.simulator.model_catalogue import load_model
+
+DEVICES: Final[Mapping[str, str]] = {
+    "A100": "a100_sxm",
+    "H100": "h100_sxm",
+    "H200": "h200_sxm",
+    "B200": "b200_sxm",
+    "L40S": "l40s",
+    "RTX4090": "rtx_4090",
+    "RTXPRO6000": "rtx_pro_6000_server",
+}
+"""Hardware profile by the word that sources use; they mean the SXM variants."""
+
+SAME_SHAPE: Final[Mapping[str, str]] = {
+    "Qwen/Qwen3-30B-A3B-Instruct-2507": "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen3-30B-A3B-Thinking-2507": "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen3-235B-A22B-Instruct-2507": "Qwen/Qwen3-235B-A22B",
+    "Qwen/Qwen3-235B-A22B-Thinking-2507": "Qwen/Qwen3-235B-A22B",
+    "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8": "Qwen/Qwen3-235B-A22B-FP8",
+    "Qwen/Qwen3-235B-A22B-Thinking-2507-FP8": "Qwen/Qwen3-235B-A22B-FP8",
+    "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8": "Qwen/Qwen3-Coder-480B-A35B-Instruct",
+    "deepseek-ai/DeepSeek-R1-0528": "deepseek-ai/DeepSeek-R1",
+    "deepseek-ai/DeepSeek-V3.1": "deepseek-ai/DeepSeek-V3",
+    "meta-llama/Llama-3.3-70B-Instruct": "meta-llama/Meta-Llama-3.1-70B",
+    "meta-llama/Llama-3.1-405B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-405B",
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8": (
+        "meta-llama/Llama-4-Maverick-17B-128E-Instruct"
+    ),
+    "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-8B",
+}
+"""Models that differ from a bundled one in weights or their dtype only."""
+
+DTYPES: Final[Mapping[str, str]] = {
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "fp16": "fp16",
+    "float16": "fp16",
+    "fp8": "fp8",
+    "int8": "int8",
+    "fp4": "fp4",
+    "nvfp4": "fp4",
+    "mxfp4": "fp4",
+    "int4": "int4",
+}
+
+
+def deployment_of(row: PublishedRow) -> dict[str, Any]:
+    """Fields of the deployment of a row.
+
+    Raises:
+        InputError: If the row needs something that is not modelled, or a name is unknown.
+    """
+    if row.data_parallel > 1:
+        raise InputError("data-parallel attention is not modelled")
+    name = DEVICES.get(row.gpu.replace(" ", "").upper(), row.gpu)
+    if name not in profile_names():
+        raise InputError(f"no hardware profile for {row.gpu}")
+    model = SAME_SHAPE.get(row.model, row.model)
+    own = load_model(model)
+    wanted = _dtype(row.precision)
+    engine = {
+        "max_num_seqs": row.max_num_seqs,
+        "max_num_batched_tokens": row.max_num_batched_tokens,
+    }
+    if row.max_num_seqs and row.max_num_batched_tokens:
+        # vLLM raises the budget that a source names to the batch limit.
+        engine["max_num_batched_tokens"] = max(row.max_num_seqs, row.max_num_batched_tokens)
+    return {
+        "model": model,
+        "hardware": name,
+        "tensor_parallel": max(row.devices, row.tensor_parallel),
+        "expert_parallel": row.expert_parallel > 1,
+        "weight_dtype": None if wanted == own.weight_dtype else wanted,
+        "engine": engine,
+    }
+
+
+def _dtype(precision: str) -> str | None:
+    """Dtype of the weights; None if the row does not say, then it is the model's own."""
+    plain = precision.partition("(")[0].strip().lower()
+    if not plain:
+        return None
+    if plain not in DTYPES:
+        raise unknown_name("precision", precision, DTYPES)
+    return DTYPES[plain]
