@@ -27,7 +27,9 @@ class _Family:
     `slides`: which layers a `sliding_window` applies to where `layer_types` does not say:
     "none" (the class ignores it), "all", or "upper" (from `max_window_layers` on, if
     `use_sliding_window`). `mla`: multi-head latent attention. `qkv_bias` and `o_bias`: always or
-    never there; None: if `attention_bias`. `sinks`: one attention sink per head.
+    never there; None: if `attention_bias`. `query_norm`: a norm of queries and keys, over one head
+    or over "all" of them. `sinks`: one attention sink per head. `router_bias`: a value an expert.
+    `shared_experts`: where no field counts them. `dense_width`: field with that of dense layers.
     `moe`: names of the fields with the number of routed experts and their width, and of the
     module of an expert's last matrix.
     """
@@ -36,20 +38,23 @@ class _Family:
     mla: bool = False
     qkv_bias: bool | None = None
     o_bias: bool | None = None
-    query_norm: bool = False
+    query_norm: Literal["none", "head", "all"] = "none"
     sinks: bool = False
     moe: tuple[str, str, str] | None = None
     expert_bias: bool = False
+    router_bias: bool = False
+    shared_experts: int = 0
+    dense_width: str = "intermediate_size"
 
 
 _FAMILIES = {
     "LlamaForCausalLM": _Family(),
     "MistralForCausalLM": _Family(slides="all", qkv_bias=False, o_bias=False),
     "Qwen2ForCausalLM": _Family(slides="upper", qkv_bias=True, o_bias=False),
-    "Qwen3ForCausalLM": _Family(slides="upper", query_norm=True),
+    "Qwen3ForCausalLM": _Family(slides="upper", query_norm="head"),
     "Qwen3MoeForCausalLM": _Family(
         slides="upper",
-        query_norm=True,
+        query_norm="head",
         moe=("num_experts", "moe_intermediate_size", "mlp.experts.0.down_proj"),
     ),
     "MixtralForCausalLM": _Family(
@@ -62,10 +67,23 @@ _FAMILIES = {
         sinks=True,
         moe=("num_local_experts", "intermediate_size", "mlp.experts"),
         expert_bias=True,
+        router_bias=True,
     ),
     "DeepseekV3ForCausalLM": _Family(
         mla=True,
         moe=("n_routed_experts", "moe_intermediate_size", "mlp.experts.0.down_proj"),
+        router_bias=True,
+    ),
+    # Three quarters of its layers see chunks of 8192 tokens; they are read as if they saw all.
+    "Llama4ForConditionalGeneration": _Family(
+        moe=("num_local_experts", "intermediate_size", "feed_forward.experts.down_proj"),
+        shared_experts=1,
+        dense_width="intermediate_size_mlp",
+    ),
+    "MiniMaxM2ForCausalLM": _Family(
+        query_norm="all",
+        moe=("num_local_experts", "intermediate_size", "block_sparse_moe.experts.0.w2"),
+        router_bias=True,
     ),
 }
 
@@ -76,13 +94,16 @@ def read_architecture(name: str, config: Fields, hf_quant_config: Fields | None)
     """Build the architecture of a model from its configuration.
 
     Raises InputError for an architecture class that is not supported, and for fields that are
-    missing or wrong. Layers for multi-token prediction (`num_nextn_predict_layers`) are left out.
+    missing or wrong. Left out: layers for multi-token prediction (`num_nextn_predict_layers`,
+    `num_mtp_modules`), and all but the language model of one that also sees (`text_config`).
     """
     family = _family(config)
+    whole, config = config, _language_model(config)
     latent = _latent(config) if family.mla else None
     attention = _mla(config, latent) if latent else _gqa(config, family)
     dtype = _dtype(config)
-    quantization = read_quantization(config, hf_quant_config)
+    quantised = config if config.has("quantization_config") else whole
+    quantization = read_quantization(quantised, hf_quant_config)
     moe_layers = _moe_layers(config, family)
     return Architecture(
         name=name,
@@ -102,8 +123,17 @@ def read_architecture(name: str, config: Fields, hf_quant_config: Fields | None)
     )
 
 
+def _language_model(config: Fields) -> Fields:
+    """The fields of the language model inside of one that also sees."""
+    return config.child("text_config") or config
+
+
 def _family(config: Fields) -> _Family:
+    """By the class of the whole model or, where that only adds eyes, of the language model."""
     found = config.items("architectures")
+    text = config.child("text_config")
+    if text is not None:
+        found = [*found, *text.items("architectures", [])]
     for name in found:
         if name in _FAMILIES:
             return _FAMILIES[name]
@@ -170,7 +200,7 @@ def _moe_layers(config: Fields, family: _Family) -> tuple[int, ...]:
         return ()
     dense_below = config.count("first_k_dense_replace", 0, least=0)
     every = config.count("moe_layer_freq", 1)
-    sparse_step = config.count("decoder_sparse_step", 1)
+    sparse_step = config.count("decoder_sparse_step", config.count("interleave_moe_layer_step", 1))
     dense = config.items("mlp_only_layers", [])
     return tuple(
         layer
@@ -187,7 +217,7 @@ def _feed_forward(
     dtype: str,
 ) -> FeedForward:
     dense_layers = config.count("num_hidden_layers") - len(moe_layers)
-    intermediate = config.count("intermediate_size") if dense_layers else 0
+    intermediate = config.count(family.dense_width) if dense_layers else 0
     if family.moe is None or not moe_layers:
         return FeedForward(dense_layers, intermediate, 0, None, False)
     experts_field, width_field, module = family.moe
@@ -204,7 +234,7 @@ def _feed_forward(
         intermediate=width,
         dtype=quantization.dtype_of(modules, dtype),
     )
-    shared = width * config.count("n_shared_experts", 0, least=0)
+    shared = width * config.count("n_shared_experts", family.shared_experts, least=0)
     return FeedForward(dense_layers, intermediate, shared, routed, family.expert_bias)
 
 
@@ -245,15 +275,15 @@ def _small_values(
         per_layer += (attention.heads + 2 * attention.kv_heads) * attention.head_dim
     if not latent and (biased if family.o_bias is None else family.o_bias):
         per_layer += hidden
-    per_layer += 2 * attention.head_dim if family.query_norm else 0
+    per_layer += _query_norm_values(family, attention)
     per_layer += attention.heads if family.sinks else 0
-    mlp = config.flag("mlp_bias", False) and 2 * config.count("intermediate_size") + hidden
-    # gpt-oss routers have a bias, DeepSeek's a correction of the same size.
-    routers = len(moe_layers) * _router_values(config, family, latent)
-    return hidden + layers * (per_layer + mlp) + routers
+    mlp = config.flag("mlp_bias", False) and 2 * config.count(family.dense_width) + hidden
+    # gpt-oss routers have a bias, those of DeepSeek and MiniMax a correction of the same size.
+    router = config.count(family.moe[0]) if family.moe and family.router_bias else 0
+    return hidden + layers * (per_layer + mlp) + len(moe_layers) * router
 
 
-def _router_values(config: Fields, family: _Family, latent: Latent | None) -> int:
-    if family.moe is None or not (family.expert_bias or latent):
-        return 0
-    return config.count(family.moe[0])
+def _query_norm_values(family: _Family, attention: Attention) -> int:
+    """Weights of the norms of queries and keys in one layer."""
+    heads = {"none": 0, "head": 2, "all": attention.heads + attention.kv_heads}[family.query_norm]
+    return heads * attention.head_dim

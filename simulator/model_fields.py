@@ -7,8 +7,8 @@ from typing import Any
 
 from ttcsim.errors import InputError, read_text
 
-MOST = 10_000_000
-"""No size in a config is larger: vocabularies have 1e5 to 1e6 entries, contexts up to 1e7."""
+MOST = 20_000_000
+"""No size in a config is larger: vocabularies have 1e5 to 1e6 entries, contexts up to 1.05e7."""
 
 
 @dataclass(frozen=True, slots=True)

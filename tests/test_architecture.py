@@ -24,12 +24,20 @@ PUBLISHED_TOTALS = {
     "DeepSeek-V3": 671e9,
     "gpt-oss-20b": 20.91e9,
     "gpt-oss-120b": 116.83e9,
+    "MiniMax-M2.5": 229e9,
+    "Kimi-K2.5": 1.027e12,  # the language model of Kimi-K2; the card counts the eyes, too
+    "Llama-4-Scout-17B-16E": 107.8e9,  # 109e9 with the eyes
+    "Llama-4-Maverick-17B-128E": 400.7e9,
+    "Qwen3-14B": 14.77e9,
 }
 PUBLISHED_ACTIVE = {
     "Qwen3-30B-A3B": 3.3e9,
     "Qwen3-235B-A22B": 22e9,
     "Mixtral-8x7B-v0.1": 12.9e9,
     "DeepSeek-V3": 37e9,
+    "Kimi-K2.5": 32.8e9,
+    "Llama-4-Scout-17B-16E": 17e9,
+    "Llama-4-Maverick-17B-128E": 17e9,
 }
 
 
@@ -120,7 +128,9 @@ def test_sharding_conserves_split_weights(name: str, tp: int) -> None:
     split = tuple(g.name for g in model.gemms() if g.name not in replicated)
     assert tp * gemm_bytes(model, tp, split) == gemm_bytes(model, 1, split)
     assert gemm_bytes(model, tp, replicated) == gemm_bytes(model, 1, replicated)
-    assert tp * model.weight_bytes(tp) == pytest.approx(model.weight_bytes(), rel=0.01)
+    # Replicated parts are a larger share where all else is narrow.
+    room = 0.015 if model.weight_dtype == "int4" else 0.01
+    assert tp * model.weight_bytes(tp) == pytest.approx(model.weight_bytes(), rel=room)
 
 
 @pytest.mark.parametrize(
