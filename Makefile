@@ -35,6 +35,7 @@ compile: $(READY)
 # Options of the check: make test-vllm ARGS="--seed 7 --keep-going"
 test-vllm: $(READY) $(VLLM_READY)
 	PYTHONPATH=src $(VLLM_PYTHON) tests/vllm/check.py $(ARGS)
+	TTCSIM_COMPILED=0 PYTHONPATH=src $(VLLM_PYTHON) tests/vllm/closed_loop.py
 	$(BIN)/python tests/vllm/live_round.py $(VLLM_PYTHON)
 
 # Writes docs/validation.md and its plots again from the measured runs in analysis/evidence.

@@ -12,6 +12,7 @@ from ttcsim.hwprofiles.curves import (
     GemmCurve,
     Group,
     MoeCurve,
+    MoeTable,
     Overheads,
     PowerCurve,
     PrefillAttentionCurve,
@@ -25,6 +26,7 @@ __all__ = [
     "FrontEndLatency",
     "GemmCurve",
     "MoeCurve",
+    "MoeTable",
     "Overheads",
     "PowerCurve",
     "PrefillAttentionCurve",
@@ -45,6 +47,8 @@ class Calibration(BaseModel):
         By tensor-parallel size.
     moe : MoeCurve or None
         None if the device has no usable curve.
+    moe_table : MoeTable or None
+        Measured expert layers, where there are any.
     front_end : FrontEndLatency or None
         Of the server that it was calibrated with, where that was measured.
     """
@@ -57,6 +61,7 @@ class Calibration(BaseModel):
     prefill_attention: PrefillAttentionCurve
     all_reduce: dict[int, AllReduceCurve]
     moe: MoeCurve | None
+    moe_table: MoeTable | None = None
     overheads: Overheads
     power: PowerCurve
     front_end: FrontEndLatency | None = None
@@ -89,7 +94,7 @@ class Calibration(BaseModel):
     @property
     def time_borrowed_from(self) -> tuple[str, ...]:
         """Devices that lent any time coefficient, sorted; empty if all are the device's own."""
-        moe = [self.moe] if self.moe else []
+        moe = [self._experts] if self._experts else []
         return _lenders(*self.gemm.values(), *self.all_reduce.values(), *moe, *self._always_used)
 
     def time_borrowed_for(
@@ -106,10 +111,15 @@ class Calibration(BaseModel):
         if tensor_parallel_size > 1:
             used.append(self.all_reduce_curve(tensor_parallel_size))
         if moe:
-            if self.moe is None:
+            if self.moe is None or self._experts is None:
                 raise InputError(f"calibration of {self.device}: moe: missing")
-            used.append(self.moe)
+            used.append(self._experts)
         return _lenders(*used)
+
+    @property
+    def _experts(self) -> Group | None:
+        """What gives the time of experts: the table if there is one."""
+        return self.moe_table or self.moe
 
     @property
     def _always_used(self) -> tuple[Group, ...]:
@@ -125,8 +135,8 @@ class Calibration(BaseModel):
         if self.engine == "none":
             return "a bound, not a prediction"
         parts = [f"{dtype} GEMM {self.gemm_curve(dtype).error}"]
-        if moe and self.moe is not None:
-            parts.append(f"experts {self.moe.error}")
+        if moe and self._experts is not None:
+            parts.append(f"experts {self._experts.error}")
         return "; ".join([*parts, f"whole step {self.overheads.error}"])
 
 

@@ -113,6 +113,15 @@ class MoeCurve(Group):
     exponent: Exponent
 
 
+class MoeTable(Group):
+    """Measured times of expert layers by shape, instead of the curve (`hwprofiles/experts.py`).
+
+    Shapes and devices that were not measured scale the nearest shape by the curve's ratio.
+    """
+
+    table: str
+
+
 class Overheads(Group):
     """What a step costs beside its operators.
 

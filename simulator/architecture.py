@@ -113,29 +113,37 @@ class Architecture:
         routed = self.feed_forward.routed
         return replace(routed, intermediate=routed.intermediate // tp) if routed else None
 
-    def weight_bytes(self, tp: int = 1) -> int:
+    def weight_bytes(self, tp: int = 1, pp: int = 1) -> int:
         """Return the bytes of all weights on one rank, each part in its own dtype. [bytes]
 
-        Norms and non-expert biases are counted whole on every rank.
+        Norms and non-expert biases are counted whole on every rank. With `pp` pipeline stages, of
+        the largest: the most layers, and either the embeddings or the LM head.
         """
         head = self.lm_head(tp)
-        vocabulary = head.weight_bytes * (1 if self.tied_embeddings else 2)
+        vocabulary = head.weight_bytes * (1 if self.tied_embeddings or pp > 1 else 2)
         matrices = sum(gemm.weight_bytes * gemm.count for gemm in self.gemms(tp))
         small = self.small_values * BYTES_PER_VALUE[self.dtype]
-        return round(vocabulary + matrices + small + self._expert_bytes(tp))
+        layers = (matrices + small + self._expert_bytes(tp)) * self._stage_layers(pp) / self.layers
+        return round(vocabulary + layers)
 
-    def kv_bytes_per_token(self, tp: int = 1, kv_dtype: str | None = None) -> int:
+    def _stage_layers(self, pp: int) -> int:
+        """Layers of the largest of `pp` pipeline stages."""
+        return -(-self.layers // pp)
+
+    def kv_bytes_per_token(self, tp: int = 1, kv_dtype: str | None = None, pp: int = 1) -> int:
         """Return the KV cache bytes of one token over all layers on one rank. [bytes]
 
         GQA: layers·max(1, kv_heads/tp)·(head_dim + value_dim)·bytes; MLA: layers·(kv_lora_rank +
         rotary part)·bytes, whatever tp is. Layers with a sliding window count in full. `kv_dtype`
-        replaces the model's own. Raises InputError for a kv_dtype that does not exist.
+        replaces the model's own; with `pp` pipeline stages, those of the largest count. Raises
+        InputError for a kv_dtype that does not exist.
         """
         self._check_tp(tp)
         if kv_dtype is not None:
             _check_dtype("KV dtype", kv_dtype, KV_DTYPES)
         value_bytes = BYTES_PER_VALUE[kv_dtype or self.kv_dtype]
-        return round(self.layers * self.attention.kv_values_per_token(tp) * value_bytes)
+        values = self._stage_layers(pp) * self.attention.kv_values_per_token(tp)
+        return round(values * value_bytes)
 
     def with_dtype(self, weights: str | None = None, kv: str | None = None) -> "Architecture":
         """Return this model with other dtypes; None keeps what the config says.

@@ -36,12 +36,15 @@ def memory(
     model: Architecture,
     profile: HardwareProfile,
     tensor_parallel: int,
+    pipeline_parallel: int,
     utilization: float,
     block_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
 ) -> Memory:
     """Split a device's memory as vLLM does when it starts (docs/scheduling.md, capacity).
+
+    In a pipeline, the stage with the most layers has the fewest blocks; vLLM gives all as many.
 
     requested = memory · utilization; KV gets what weights, the peak of a profile run with a full
     token budget, and everything outside of torch leave over. The peak is modelled as one layer's
@@ -57,10 +60,10 @@ def memory(
     logits = samples * model.vocab * (value + 4)
     return Memory(
         requested=int(profile.require("memory.hbm.bytes") * utilization),
-        weights=model.weight_bytes(tensor_parallel),
+        weights=model.weight_bytes(tensor_parallel, pipeline_parallel),
         activations=round(max_num_batched_tokens * per_token + logits),
         other=NON_TORCH_BYTES if profile.kind == "gpu" else 0,
-        block=model.kv_bytes_per_token(tensor_parallel) * block_size,
+        block=model.kv_bytes_per_token(tensor_parallel, pp=pipeline_parallel) * block_size,
     )
 
 

@@ -69,7 +69,8 @@ def make_clusters(
     index = 0
     for plan in plans:
         if not devices or not colocated:
-            own = [Device(plan.cost.idle_w) for _ in range(plan.deployment.replicas)]
+            stages = plan.deployment.pipeline_parallel
+            own = [Device(plan.cost.idle_w, stages) for _ in range(plan.deployment.replicas)]
             devices += own
         engines = []
         for replica, device in enumerate(own):

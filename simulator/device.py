@@ -19,12 +19,14 @@ class Device:
     """A set of accelerators that runs the steps of one engine, or of several in turn.
 
     Attributes:
-        idle_w: Power when nothing runs. [W]
-        busy_ticks: Time in which something ran. [as]
+        idle_w: Power of a stage when nothing runs. [W]
+        stages: Parts that work at the same time, each on a batch of its own: those of a pipeline.
+        busy_ticks: Time in which something ran, summed over the stages. [as]
     """
 
-    def __init__(self, idle_w: float) -> None:
+    def __init__(self, idle_w: float, stages: int = 1) -> None:
         self.idle_w = idle_w
+        self.stages = stages
         self.busy_ticks = 0
         self._holder: Holder | None = None
         self._waiting: deque[tuple[Holder, Callable[[], None]]] = deque()

@@ -14,6 +14,7 @@ from ttcsim.simulator.device import Device
 from ttcsim.simulator.flight import Flight, Stretch
 from ttcsim.simulator.ledger import EnergyLedger
 from ttcsim.simulator.lockstep import LockstepScheduler
+from ttcsim.simulator.pipeline import Pipeline
 from ttcsim.simulator.request import Batch, Request, Status
 from ttcsim.simulator.scheduler import Scheduler
 from ttcsim.simulator.series import EngineSeries
@@ -61,6 +62,8 @@ class Engine:
         self.announced = 0  # requests on their way here through the front end
         self._lockstep = scheduler if isinstance(scheduler, LockstepScheduler) else None
         self._depth = scheduler.config.queue_depth
+        stages = scheduler.config.pipeline_parallel_size
+        self._pipeline = Pipeline(stages) if stages > 1 else None
         self._step_ends_at = STEP_ENDS + index
         self._boundary_at = BOUNDARY + index
         self._on_first_token, self._on_end = on_first_token, on_end
@@ -239,8 +242,25 @@ class Engine:
             decode_duration = self.cost.decode_duration(
                 batch.decoders, spread, batch.context_tokens
             )
-        self._flights.append(Flight(batch, row, decode_duration))
+        flight = Flight(batch, row, decode_duration)
+        if self._pipeline is not None:
+            flight.ends_at = self._pipeline.enter(self._ready_at(batch), flight.duration)
+        self._flights.append(flight)
         return batch
+
+    def _ready_at(self, batch: Batch) -> int:
+        """When the first stage can begin: not before tokens still in the pipeline are known. [as]
+
+        Asynchronously, a request is scheduled again while its last token is on its way.
+        """
+        at = self._now
+        for flight in self._flights:
+            if flight.ends_at > at:
+                for request in batch.scheduled:
+                    if flight.batch.samples.get(request) is not None:
+                        at = flight.ends_at
+                        break
+        return at
 
     def _guard(self, batch: Batch) -> None:
         """vLLM itself can loop without progress; say so instead of looping along."""
@@ -257,8 +277,11 @@ class Engine:
             raise StuckError(f"no token in {self._fruitless} steps: {starving.id} starves")
 
     def _start_oldest(self) -> None:
-        """Run the oldest batch as soon as the device is free."""
+        """Run the oldest batch as soon as the device is free; in a pipeline it runs already."""
         if self._flights and self._ends_at is None and not self._queues:
+            if self._pipeline is not None:
+                self._end_at(max(self._now, self._flights[0].ends_at))
+                return
             self._queues = not self.device.acquire(self, self._run_oldest)
             if not self._queues:
                 self._run_oldest()
@@ -278,7 +301,8 @@ class Engine:
         self._ends_at = None
         self.last_end = self._now
         self._deliver(batch)
-        self.device.release()
+        if self._pipeline is None:
+            self.device.release()
         self._start_oldest()
         self._boundary_soon()
 
@@ -316,7 +340,8 @@ class Engine:
     def _note(self, blocks_before: int) -> None:
         scheduler = self.scheduler
         running, waiting = len(scheduler.running), len(scheduler.waiting)
-        self.series.note(self._now, running, waiting, blocks_before, scheduler.pool.used_blocks)
+        blocks, energy = scheduler.pool.used_blocks, self.ledger.total
+        self.series.note(self._now, running, waiting, blocks_before, blocks, energy)
 
     # -- many steps at once --------------------------------------------------------------------
 

@@ -7,15 +7,20 @@ from ttcsim.simulator.step_row import StepRow
 
 
 class Flight:
-    """A batch that runs or is about to, with its cost."""
+    """A batch that runs or is about to, with its cost.
 
-    __slots__ = ("batch", "decode_duration", "duration", "row")
+    `ends_at` is when it comes out of a pipeline; 0 if there is none, then it runs when the device
+    is free.
+    """
+
+    __slots__ = ("batch", "decode_duration", "duration", "ends_at", "row")
 
     def __init__(self, batch: Batch, row: StepRow | None, decode_duration: int) -> None:
         self.batch = batch
         self.row = row
         self.decode_duration = decode_duration
         self.duration = row.duration_at(batch.context_tokens) if row is not None else 0
+        self.ends_at = 0
 
 
 class Stretch:

@@ -7,7 +7,11 @@ term means and where the forms come from. `step_cost.py` puts steps together fro
 import math
 from dataclasses import dataclass
 
+from ttcsim.errors import InputError
 from ttcsim.hwprofiles.calibration import Calibration
+from ttcsim.hwprofiles.catalogue import load_profile
+from ttcsim.hwprofiles.curves import MoeCurve
+from ttcsim.hwprofiles.experts import ExpertShape, load_expert_table, nearest_experts
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
 
@@ -38,17 +42,21 @@ class Operators:
         profile: HardwareProfile,
         calibration: Calibration,
         tensor_parallel: int,
+        pipeline_parallel: int = 1,
+        expert_parallel: bool = False,
     ) -> None:
         self.model = model
         self.profile = profile
         self.calibration = calibration
         self.tp = tensor_parallel
+        self.pp = pipeline_parallel
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
         self._peaks: dict[str, float] = {}
         self._gemms = model.gemms(tensor_parallel)
         self._head = model.lm_head(tensor_parallel)
         self._experts = model.experts(tensor_parallel)
+        self._expert_shape = self._shape_of_experts(expert_parallel)
         self._layer_context_token = self._measure_context_token()
 
     @property
@@ -62,9 +70,10 @@ class Operators:
         """(seconds, the all-reduce part of them, FLOPs of a device) of a step with `tokens`."""
         padded, over = self._padded(tokens), self.calibration.overheads
         seconds = math.fsum(gemm.count * self.gemm_s(gemm, padded) for gemm in self._gemms)
-        seconds += self._experts_s(padded) + self._elementwise_s(tokens)
+        seconds += self.experts_s(padded) + self._elementwise_s(tokens)
         all_reduce_s = self._all_reduce_s(padded)
-        seconds += over.step_s + self.model.layers * over.layer_s
+        seconds += self.pp * over.step_s + self.model.layers * over.layer_s
+        seconds += self._stage_transfers_s(padded)
         values = sum(gemm.values for gemm in self._gemms)
         if self._experts is not None:
             experts = self._experts
@@ -150,26 +159,52 @@ class Operators:
         )
         return self.model.dtype if weight_only else dtype
 
-    def _experts_s(self, tokens: int) -> float:
-        """Routed experts of all layers: read the touched ones, compute on every routed token."""
-        experts, curve = self._experts, self.calibration.moe
-        if experts is None:
+    def _shape_of_experts(self, expert_parallel: bool) -> ExpertShape | None:
+        """The expert layers, and how the devices share them."""
+        routed = self.model.feed_forward.routed
+        if routed is None:
+            return None
+        if expert_parallel and routed.experts % self.tp:
+            raise InputError(
+                f"{self.model.name}: {routed.experts} experts cannot be shared by {self.tp} devices"
+            )
+        tp, ep = (1, self.tp) if expert_parallel else (self.tp, 1)
+        width = routed.intermediate
+        return ExpertShape(routed.hidden, width, routed.experts, routed.top_k, tp, ep)
+
+    def experts_s(self, tokens: int) -> float:
+        """Routed experts of all layers: measured, or read the touched ones and compute."""
+        experts, shape = self._experts, self._expert_shape
+        if experts is None or shape is None:
             return 0.0
+        curve, table = self.calibration.moe, self.calibration.moe_table
         if curve is None:
             self.calibration.time_borrowed_for(self.model.dtype, self.tp, moe=True)  # raises
             raise AssertionError
-        dtype = self._compute_dtype(experts.dtype)
-        routed = tokens * experts.top_k
-        compute_s = (
-            2.0 * routed * experts.values_per_expert
-            / (self._peak(dtype) * curve.compute_efficiency)
-        )  # fmt: skip
-        memory_s = (
-            experts.touched(tokens) * experts.bytes_per_expert
-            / (self._bandwidth * curve.memory_efficiency)
-        )  # fmt: skip
+        seconds = self._expert_layer_s(curve, self.profile, shape, tokens)
+        if table is not None:
+            found = nearest_experts(load_expert_table(table.table), experts.dtype, shape)
+            if found is not None:
+                own, times = found
+                device = load_profile(self.calibration.device)
+                seconds *= times.at(tokens) / self._expert_layer_s(curve, device, own, tokens)
+        return experts.layers * seconds
+
+    def _expert_layer_s(
+        self, curve: MoeCurve, profile: HardwareProfile, shape: ExpertShape, tokens: int
+    ) -> float:
+        """One layer of experts by the curve: read the touched ones, compute on routed tokens."""
+        assert self._experts is not None
+        dtype = self._compute_dtype(self._experts.dtype)
+        values = 3 * shape.hidden * shape.intermediate // shape.tp
+        here, chance = shape.experts / shape.ep, shape.top_k / shape.experts
+        routed = tokens * shape.top_k / shape.ep
+        compute_s = 2.0 * routed * values / (profile.peak(dtype) * curve.compute_efficiency)
+        touched = here * (1.0 - (1.0 - chance) ** tokens)
+        rate = profile.require("memory.hbm.bytes_per_s") * curve.memory_efficiency
+        memory_s = touched * values * BYTES_PER_VALUE[self._experts.dtype] / rate
         layer_s = curve.latency_s + routed * curve.routed_token_s
-        return experts.layers * (layer_s + _norm(compute_s, memory_s, curve.exponent))
+        return layer_s + _norm(compute_s, memory_s, curve.exponent)
 
     def _elementwise_s(self, tokens: int) -> float:
         """Norms, rotary embedding and activation: memory traffic at nominal bandwidth."""
@@ -190,6 +225,18 @@ class Operators:
         message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
         rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
         return 2 * self.model.layers * _norm(curve.latency_s, message / rate, curve.exponent)
+
+    def _stage_transfers_s(self, tokens: int) -> float:
+        """Hidden states of all tokens from each stage of a pipeline to the next, at nominal rate.
+
+        Beyond a node's devices they go over the link between nodes.
+        """
+        if self.pp == 1:
+            return 0.0
+        inside = self.tp * self.pp <= self.profile.devices_per_node
+        link = "links.intra_node" if inside else "links.inter_node"
+        message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
+        return (self.pp - 1) * message / self.profile.require(f"{link}.bytes_per_s")
 
     def _measure_context_token(self) -> tuple[float, float]:
         """(seconds, FLOPs) that one token of context adds to a decode step in one layer."""

@@ -38,7 +38,12 @@ class Plan:
     @property
     def devices(self) -> int:
         """Devices of all replicas."""
-        return self.deployment.replicas * self.deployment.tensor_parallel
+        return self.deployment.replicas * self.devices_per_replica
+
+    @property
+    def devices_per_replica(self) -> int:
+        """Devices of one engine."""
+        return self.deployment.tensor_parallel * self.deployment.pipeline_parallel
 
     @property
     def usd_per_hour(self) -> float:
@@ -113,6 +118,10 @@ def _check_colocated(scenario: Scenario) -> float:
     """
     own, scorer = scenario.generator, scenario.scorer
     assert scorer is not None
+    for name, each in (("generator", own), ("scorer", scorer)):
+        if each.pipeline_parallel > 1:
+            raise InputError(f"{name}.pipeline_parallel: a pipeline cannot be shared (found"
+                             f" {each.pipeline_parallel})")  # fmt: skip
     for field in ("hardware", "replicas", "tensor_parallel"):
         if getattr(own, field) != getattr(scorer, field):
             raise InputError(
@@ -142,9 +151,25 @@ def make_plan(name: str, deployment: Deployment, memory_share: float = 1.0) -> P
         model = model.with_dtype("fp32")  # CPUs of the catalogue have no 16-bit arithmetic
     model = model.with_dtype(deployment.weight_dtype, deployment.kv_cache_dtype)
     calibration = _calibration(deployment, profile)
-    cost = StepCost(model, profile, calibration, deployment.tensor_parallel)
+    _check_stages(name, deployment, model)
+    cost = StepCost(
+        model,
+        profile,
+        calibration,
+        deployment.tensor_parallel,
+        deployment.pipeline_parallel,
+        deployment.expert_parallel,
+    )
     config = _scheduler(name, deployment, model, profile, memory_share)
     return Plan(name, deployment, model, profile, calibration, cost, config)
+
+
+def _check_stages(name: str, deployment: Deployment, model: Architecture) -> None:
+    if deployment.pipeline_parallel > model.layers:
+        raise InputError(
+            f"{name}.pipeline_parallel: {deployment.pipeline_parallel} stages are more than the"
+            f" {model.layers} layers of {model.name}"
+        )
 
 
 def _calibration(deployment: Deployment, profile: HardwareProfile) -> Calibration:
@@ -192,12 +217,14 @@ def _scheduler(
         model,
         profile,
         deployment.tensor_parallel,
+        deployment.pipeline_parallel,
         options.gpu_memory_utilization * memory_share,
         options.block_size,
         tokens,
         seqs,
     )
-    where = f"{model.name} on {deployment.tensor_parallel} x {profile.name}"
+    devices = deployment.tensor_parallel * deployment.pipeline_parallel
+    where = f"{model.name} on {devices} x {profile.name}"
     blocks = kv_blocks(where, found, options.num_gpu_blocks)
     asynchronous = options.async_scheduling
     return SchedulerConfig(
@@ -209,6 +236,7 @@ def _scheduler(
         enable_prefix_caching=options.enable_prefix_caching,
         enable_chunked_prefill=options.enable_chunked_prefill,
         watermark=options.watermark,
+        pipeline_parallel_size=deployment.pipeline_parallel,
         async_scheduling=profile.kind == "gpu" if asynchronous is None else asynchronous,
     )
 

@@ -59,7 +59,13 @@ class Deployment(_Record):
     model: str = Field(description="Hugging Face name, or path of a config.json")
     hardware: str = Field(description="name or path of a hardware profile")
     replicas: int = Field(1, ge=1, le=10_000, description="engines behind the router")
-    tensor_parallel: int = Field(1, ge=1, description="devices of one engine")
+    tensor_parallel: int = Field(1, ge=1, description="devices that share every layer")
+    pipeline_parallel: int = Field(
+        1, ge=1, description="stages that share the layers; an engine has tensor x pipeline devices"
+    )
+    expert_parallel: bool = Field(
+        False, description="each device holds whole experts, instead of a part of every one"
+    )
     weight_dtype: str | None = Field(None, description="other dtype of the weights, such as fp8")
     kv_cache_dtype: str | None = Field(None, description="other dtype of the KV cache")
     calibration: str | None = Field(

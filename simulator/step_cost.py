@@ -38,6 +38,9 @@ class Prefill:
 class StepCost:
     """Cost of any batch of one model on `tensor_parallel` devices of one kind.
 
+    With a pipeline, of the whole way through it: its stages work one after the other, each with
+    `tensor_parallel` devices.
+
     Raises:
         InputError: If the profile or the calibration lacks a number that this model needs.
     """
@@ -48,12 +51,16 @@ class StepCost:
         profile: HardwareProfile,
         calibration: Calibration,
         tensor_parallel: int = 1,
+        pipeline_parallel: int = 1,
+        expert_parallel: bool = False,
     ) -> None:
         self.model = model
         self.profile = profile
         self.calibration = calibration
         self.tp = tensor_parallel
-        self.operators = Operators(model, profile, calibration, tensor_parallel)
+        self.operators = Operators(
+            model, profile, calibration, tensor_parallel, pipeline_parallel, expert_parallel
+        )
         self.compute_dtype: str = self.operators.compute_dtype
         self.idle_w: float = float(profile.power.idle_w) * tensor_parallel
         self._by_tokens: dict[int, tuple[float, float, float]] = {}

@@ -189,7 +189,7 @@ def _engines(run: RunFacts) -> dict[str, Any]:
     engines = run.clusters["generator"].engines
     usable = sum(engine.scheduler.pool.usable_blocks for engine in engines)
     horizon = max(run.horizon, 1)
-    busy = sum(device.busy_ticks for device in run.devices)
+    busy = sum(device.busy_ticks / device.stages for device in run.devices)
     return {
         "kv_blocks": usable,
         "kv_peak": max(e.series.peak_blocks / e.scheduler.pool.usable_blocks for e in engines),
@@ -198,7 +198,7 @@ def _engines(run: RunFacts) -> dict[str, Any]:
         "steps": sum(engine.ledger.steps for _, engine in run.engines),
         "device_utilisation": busy / horizon / len(run.devices),
         "generator_utilisation": (
-            sum(engine.device.busy_ticks for engine in engines) / horizon / len(engines)
+            sum(e.device.busy_ticks / e.device.stages for e in engines) / horizon / len(engines)
         ),
     }
 
@@ -206,7 +206,7 @@ def _engines(run: RunFacts) -> dict[str, Any]:
 def _costs(run: RunFacts, questions: Table) -> dict[str, Any]:
     """Joules and dollars; idle time of every device is paid for."""
     active = joules(sum(engine.ledger.total for _, engine in run.engines))
-    idle = sum(d.idle_w * seconds(run.horizon - d.busy_ticks) for d in run.devices)
+    idle = sum(d.idle_w * seconds(d.stages * run.horizon - d.busy_ticks) for d in run.devices)
     by_questions = float(np.asarray(questions.columns["energy_j"]).sum())
     hours = seconds(run.horizon) / 3600
     plans = run.plans[:1] if run.scenario.scorer_placement == "colocated" else run.plans
@@ -259,6 +259,7 @@ def _deployments(run: RunFacts) -> dict[str, Any]:
             "hardware": plan.profile.name,
             "replicas": plan.deployment.replicas,
             "tensor_parallel": plan.deployment.tensor_parallel,
+            "pipeline_parallel": plan.deployment.pipeline_parallel,
         }
         for plan in run.plans
     }
@@ -282,12 +283,18 @@ def _plain_name(model: str) -> str:
 def engine_table(run: RunFacts) -> Table:
     """State of every engine over time."""
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("deployment", "replica", "time_s", "running", "waiting", "kv_use")
-    }
+        name: []
+        for name in (
+            "deployment", "replica", "time_s", "running", "waiting", "kv_use", "energy_j",
+        )
+    }  # fmt: skip
     for name, engine in run.engines:
         usable = engine.scheduler.pool.usable_blocks
-        for tick, running, waiting, blocks in engine.series.points:
-            row = (name, engine.replica, seconds(tick), running, waiting, blocks / usable)
+        for tick, running, waiting, blocks, energy in engine.series.points:
+            row = (
+                name, engine.replica, seconds(tick), running, waiting, blocks / usable,
+                joules(energy),
+            )  # fmt: skip
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
     return Table(columns)

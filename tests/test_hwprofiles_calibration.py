@@ -20,7 +20,7 @@ from ttcsim.hwprofiles import (
 H100 = ("h100_sxm",)
 LENT = {
     "a100_sxm": (H100, "h100_sxm"),
-    "b200_sxm": (H100, None),
+    "b200_sxm": ((), None),
     "cpu_2core": ((), "datasheet"),
     "h100_sxm": ((), None),
     "h200_sxm": (H100, "h100_sxm"),
@@ -63,7 +63,8 @@ def test_borrowed_coefficients_are_flagged(name: str) -> None:
 def test_only_what_is_used_counts_as_borrowed() -> None:
     b200, rtx_4090 = calibration_of("b200_sxm"), calibration_of("rtx_4090")
     assert b200.time_borrowed_for("bf16", 8, moe=False) == ()
-    assert b200.time_borrowed_for("bf16", 8, moe=True) == H100
+    assert b200.time_borrowed_for("bf16", 8, moe=True) == ()  # experts were measured on it
+    assert b200.model_copy(update={"moe_table": None}).time_borrowed_for("bf16", 8, True) == H100
     assert rtx_4090.time_borrowed_for("bf16", 1, moe=False) == H100
     assert rtx_4090.time_borrowed_for("bf16", 2, moe=False) == ("h100_sxm", "l40s")
     with pytest.raises(InputError, match="calibration of cpu_2core: moe: missing"):

@@ -136,10 +136,10 @@ def _check_together(campaigns: Sequence[MeasuredCampaign], plans: Sequence[Plan]
     for plan in plans:
         model = plan.model
         windows = model.attention.sliding_layers > 0
-        if model.feed_forward.routed or windows or plan.deployment.tensor_parallel > 1:
+        if model.feed_forward.routed or windows or plan.devices_per_replica > 1:
             raise InputError(
-                f"{model.name}: experts, sliding windows and tensor parallelism have no term in the"
-                " fit; measure a dense model on one device"
+                f"{model.name}: experts, sliding windows and parallelism have no term in the fit;"
+                " measure a dense model on one device"
             )
     for what, found in (
         ("device", {plan.profile.name for plan in plans}),

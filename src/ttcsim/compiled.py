@@ -23,8 +23,9 @@ LIBRARY = "ttcsim_core__mypyc"
 """The library that holds all compiled modules."""
 
 SIMULATOR = (
-    "agenda", "cluster", "device", "engine", "flight", "kv_cache", "ledger", "lockstep", "recorder",
-    "request", "rows", "run", "scheduler", "series", "simulated_caller", "step_cost", "step_row",
+    "agenda", "cluster", "device", "engine", "flight", "kv_cache", "ledger", "lockstep", "pipeline",
+    "recorder", "request", "rows", "run", "scheduler", "series", "simulated_caller", "step_cost",
+    "step_row",
 )  # fmt: skip
 WORKLOADS = ("asked", "caller", "context", "draws")
 MODULES = (

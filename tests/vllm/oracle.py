@@ -303,7 +303,7 @@ class _Recording:
         update = record["update"] = {"of": of}
         if gone := self._abort("mid"):
             update["abort_mid"] = gone
-        result = self.scheduler.update_from_output(output, _model_output(output, tokens))
+        result = self.scheduler.update_from_output(output, model_output(output, tokens))
         update.update(self._observer.updated(output, result))
         for request_id, (_, reason) in delivered(result).items():
             if reason is not None:
@@ -317,7 +317,7 @@ class _Recording:
         return {"free": len(blocks), "free_list_sha1": _digest(blocks)}
 
 
-def _model_output(output: Any, tokens: list[list[int]]) -> ModelRunnerOutput:
+def model_output(output: Any, tokens: list[list[int]]) -> ModelRunnerOutput:
     """What a model would have returned for a batch."""
     ids = list(output.num_scheduled_tokens)
     return ModelRunnerOutput(
