@@ -10,6 +10,7 @@ from ttcsim.hwprofiles.curves import (
     DecodeAttentionCurve,
     FrontEndLatency,
     GemmCurve,
+    GemmTable,
     Group,
     MoeCurve,
     MoeTable,
@@ -25,6 +26,7 @@ __all__ = [
     "DecodeAttentionCurve",
     "FrontEndLatency",
     "GemmCurve",
+    "GemmTable",
     "MoeCurve",
     "MoeTable",
     "Overheads",
@@ -47,6 +49,8 @@ class Calibration(BaseModel):
         By tensor-parallel size.
     moe : MoeCurve or None
         None if the device has no usable curve.
+    gemm_table : GemmTable or None
+        Measured matrix products, where there are any.
     moe_table : MoeTable or None
         Measured expert layers, where there are any.
     front_end : FrontEndLatency or None
@@ -57,6 +61,7 @@ class Calibration(BaseModel):
     device: str
     engine: str
     gemm: dict[Dtype, GemmCurve] = Field(min_length=1)
+    gemm_table: GemmTable | None = None
     decode_attention: DecodeAttentionCurve
     prefill_attention: PrefillAttentionCurve
     all_reduce: dict[int, AllReduceCurve]
@@ -134,7 +139,8 @@ class Calibration(BaseModel):
         """Fit errors of the curves that a model of this kind uses, to print beside a result."""
         if self.engine == "none":
             return "a bound, not a prediction"
-        parts = [f"{dtype} GEMM {self.gemm_curve(dtype).error}"]
+        products = self.gemm_table or self.gemm_curve(dtype)
+        parts = [f"{dtype} GEMM {products.error}"]
         if moe and self._experts is not None:
             parts.append(f"experts {self._experts.error}")
         return "; ".join([*parts, f"whole step {self.overheads.error}"])

@@ -113,6 +113,15 @@ class MoeCurve(Group):
     exponent: Exponent
 
 
+class GemmTable(Group):
+    """Measured times of matrix products on a grid of sizes (`hwprofiles/gemms.py`).
+
+    Beyond the grid, and on devices that were not measured, they are scaled by the curve's ratio.
+    """
+
+    table: str
+
+
 class MoeTable(Group):
     """Measured times of expert layers by shape, instead of the curve (`hwprofiles/experts.py`).
 
@@ -130,7 +139,7 @@ class Overheads(Group):
     step_s, layer_s, sequence_s : float
         Per step, per layer and step, per sequence and step. [s]
     logit_s : float
-        Per sequence that samples and vocabulary entry. [s]
+        Per sequence that samples by top-k or top-p and vocabulary entry. [s]
     tail : float
         Factor on tail time = layers·(max - mean context)·head_dim·4 B /
         (bandwidth·memory_efficiency/compute_units)·min(1, sequences·kv_heads

@@ -12,6 +12,7 @@ from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.catalogue import load_profile
 from ttcsim.hwprofiles.curves import MoeCurve
 from ttcsim.hwprofiles.experts import ExpertShape, load_expert_table, nearest_experts
+from ttcsim.hwprofiles.gemms import KERNELS, load_gemm_table
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
 
@@ -44,14 +45,22 @@ class Operators:
         tensor_parallel: int,
         pipeline_parallel: int = 1,
         expert_parallel: bool = False,
+        truncated_sampling: bool = True,
+        overhead_factor: float = 1.0,
     ) -> None:
         self.model = model
         self.profile = profile
         self.calibration = calibration
         self.tp = tensor_parallel
         self.pp = pipeline_parallel
+        over = calibration.overheads
+        self._logit_s = over.logit_s if truncated_sampling else 0.0
+        self._step_s = overhead_factor * (self.pp * over.step_s + model.layers * over.layer_s)
+        self._sequence_s = overhead_factor * over.sequence_s
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
+        measured = calibration.gemm_table is not None or calibration.moe_table is not None
+        self._device = load_profile(calibration.device) if measured else profile
         self._peaks: dict[str, float] = {}
         self._gemms = model.gemms(tensor_parallel)
         self._head = model.lm_head(tensor_parallel)
@@ -68,11 +77,11 @@ class Operators:
 
     def by_tokens(self, tokens: int) -> tuple[float, float, float]:
         """(seconds, the all-reduce part of them, FLOPs of a device) of a step with `tokens`."""
-        padded, over = self._padded(tokens), self.calibration.overheads
+        padded = self._padded(tokens)
         seconds = math.fsum(gemm.count * self.gemm_s(gemm, padded) for gemm in self._gemms)
         seconds += self.experts_s(padded) + self._elementwise_s(tokens)
         all_reduce_s = self._all_reduce_s(padded)
-        seconds += self.pp * over.step_s + self.model.layers * over.layer_s
+        seconds += self._step_s
         seconds += self._stage_transfers_s(padded)
         values = sum(gemm.values for gemm in self._gemms)
         if self._experts is not None:
@@ -90,9 +99,8 @@ class Operators:
         """(seconds, FLOPs of a device) of LM head and sampler for `samples` output tokens."""
         if not samples:
             return 0.0, 0.0
-        over = self.calibration.overheads
         seconds = self.gemm_s(self._head, samples)
-        seconds += samples * (over.sequence_s + self.model.vocab * over.logit_s)
+        seconds += samples * (self._sequence_s + self.model.vocab * self._logit_s)
         return seconds, 2.0 * samples * self._head.values
 
     def by_decoders(self, decoders: int) -> tuple[float, float, float]:
@@ -131,21 +139,41 @@ class Operators:
         return -(-tokens // step) * step
 
     def gemm_s(self, gemm: Gemm, tokens: int) -> float:
-        """Duration of one matrix product with `tokens` rows. [s]"""
+        """Duration of one matrix product with `tokens` rows: measured, or by the curve. [s]"""
         dtype = self._compute_dtype(gemm.dtype)
+        width = BYTES_PER_VALUE[gemm.dtype]
+        seconds = self._gemm_curve_s(self.profile, dtype, width, gemm.n, gemm.k, tokens)
+        table = self.calibration.gemm_table
+        if table is None or dtype not in KERNELS:
+            return seconds
+        grid = load_gemm_table(table.table).get(KERNELS[dtype])
+        if grid is None:
+            return seconds
+        n, k, rows = grid.inside(gemm.n, gemm.k, tokens)
+        full = BYTES_PER_VALUE[dtype]
+        return (
+            seconds
+            * grid.at(n, k, rows)
+            / self._gemm_curve_s(self._device, dtype, full, n, k, rows)
+        )
+
+    def _gemm_curve_s(
+        self, profile: HardwareProfile, dtype: str, width: float, n: int, k: int, rows: int
+    ) -> float:
+        """A product of `rows` x k with k x n weights of `width` bytes each, by the curve. [s]"""
         curve = self.calibration.gemm_curve(dtype)
-        peak = self._peak(dtype)
-        activations = tokens * (gemm.n + gemm.k) * BYTES_PER_VALUE[self.model.dtype]
-        memory_s = (gemm.weight_bytes + activations) / (self._bandwidth * curve.memory_efficiency)
+        peak = profile.peak(dtype) * curve.compute_efficiency
+        rate = profile.require("memory.hbm.bytes_per_s") * curve.memory_efficiency
+        activations = rows * (n + k) * BYTES_PER_VALUE[self.model.dtype]
+        memory_s = (n * k * width + activations) / rate
         if curve.wave is None:
-            flops = 2.0 * tokens * gemm.n * gemm.k
+            flops = 2.0 * rows * n * k
         else:
-            tile = 64 if tokens <= 64 else 128
-            tiles = -(-tokens // tile) * -(-gemm.n // 128) + curve.wave * self._units
-            flops = 2.0 * gemm.k * 128 * tile * tiles
-        compute_s = flops / (peak * curve.compute_efficiency)
-        seconds = curve.latency_s + _norm(compute_s, memory_s, curve.exponent)
-        return seconds * curve.slowdown_at(tokens)
+            tile = 64 if rows <= 64 else 128
+            tiles = -(-rows // tile) * -(-n // 128) + curve.wave * profile.require("compute_units")
+            flops = 2.0 * k * 128 * tile * tiles
+        seconds = curve.latency_s + _norm(flops / peak, memory_s, curve.exponent)
+        return seconds * curve.slowdown_at(rows)
 
     def _peak(self, dtype: str) -> float:
         if dtype not in self._peaks:
@@ -186,8 +214,7 @@ class Operators:
             found = nearest_experts(load_expert_table(table.table), experts.dtype, shape)
             if found is not None:
                 own, times = found
-                device = load_profile(self.calibration.device)
-                seconds *= times.at(tokens) / self._expert_layer_s(curve, device, own, tokens)
+                seconds *= times.at(tokens) / self._expert_layer_s(curve, self._device, own, tokens)
         return experts.layers * seconds
 
     def _expert_layer_s(

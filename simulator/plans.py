@@ -159,6 +159,8 @@ def make_plan(name: str, deployment: Deployment, memory_share: float = 1.0) -> P
         deployment.tensor_parallel,
         deployment.pipeline_parallel,
         deployment.expert_parallel,
+        deployment.sampling == "truncated",
+        deployment.overhead_factor,
     )
     config = _scheduler(name, deployment, model, profile, memory_share)
     return Plan(name, deployment, model, profile, calibration, cost, config)

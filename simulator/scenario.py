@@ -68,6 +68,17 @@ class Deployment(_Record):
     )
     weight_dtype: str | None = Field(None, description="other dtype of the weights, such as fp8")
     kv_cache_dtype: str | None = Field(None, description="other dtype of the KV cache")
+    sampling: Literal["truncated", "plain"] = Field(
+        "truncated",
+        description="truncated: by top-k or top-p, which orders the vocabulary; plain: greedy, or"
+        " by temperature alone",
+    )
+    overhead_factor: float = Field(
+        1.0,
+        ge=0,
+        description="factor on what the engine does around its kernels, per step, layer and"
+        " sequence: another version of the engine, or another host",
+    )
     calibration: str | None = Field(
         None, description="path of a calibration, or 'datasheet' for the bound without one"
     )

@@ -53,13 +53,22 @@ class StepCost:
         tensor_parallel: int = 1,
         pipeline_parallel: int = 1,
         expert_parallel: bool = False,
+        truncated_sampling: bool = True,
+        overhead_factor: float = 1.0,
     ) -> None:
         self.model = model
         self.profile = profile
         self.calibration = calibration
         self.tp = tensor_parallel
         self.operators = Operators(
-            model, profile, calibration, tensor_parallel, pipeline_parallel, expert_parallel
+            model,
+            profile,
+            calibration,
+            tensor_parallel,
+            pipeline_parallel,
+            expert_parallel,
+            truncated_sampling,
+            overhead_factor,
         )
         self.compute_dtype: str = self.operators.compute_dtype
         self.idle_w: float = float(profile.power.idle_w) * tensor_parallel

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 from support import SMALL, Script, cost, question, rows, run, scenario, trace
 
 import ttcsim
+from ttcsim.analysis.calibrate.calibrate import write_calibration
+from ttcsim.hwprofiles.catalogue import load_calibration, load_profile
 from ttcsim.simulator.agenda import NORMAL, Agenda
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.engine import Engine, StuckError
 from ttcsim.simulator.lockstep import LockstepScheduler
+from ttcsim.simulator.model_catalogue import load_model
 from ttcsim.simulator.request import Request, Status
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scheduler import Scheduler, SchedulerConfig
@@ -141,10 +145,17 @@ def test_siblings_decode_in_one_batch_at_the_context_they_have() -> None:
         assert call["end_s"] == pytest.approx(ticks / TICKS_PER_S, rel=1e-9)
 
 
-def test_uneven_contexts_add_their_tail() -> None:
+def test_uneven_contexts_add_their_tail(tmp_path: Path) -> None:
     asked = trace(question("a", 4000, [40], at=0.0), question("b", 20, [40], at=0.0))
-    found = run("single", asked)
-    of = cost()
+    bundled = load_calibration("h100_sxm")
+    assert bundled is not None
+    overheads = bundled.overheads.model_copy(update={"tail": 0.5})
+    path = tmp_path / "calibration.yaml"
+    write_calibration(bundled.model_copy(update={"overheads": overheads}), path)
+    found = run("single", asked, deployment={**SMALL, "calibration": str(path)})
+    changed = load_calibration(path)
+    assert changed is not None
+    of = StepCost(load_model(SMALL["model"]), load_profile("h100_sxm"), changed)
     first = of.row(0, 0, (Prefill(4000, 0, True), Prefill(20, 0, True)))
     row = of.row(2, 3980)
     ticks = first.duration + sum(row.duration_at(4020 + 2 * i) for i in range(1, 40))

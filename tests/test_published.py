@@ -19,6 +19,8 @@ from ttcsim.analysis.published.served import deployment_of
 from ttcsim.errors import InputError
 from ttcsim.simulator.simulate import simulate
 
+EVIDENCE = Path(__file__).parent.parent / "analysis" / "evidence" / "published"
+
 HEADER = (
     "row_id,gpu,n_gpu,tp,model,precision,task,load_model,max_num_seqs,concurrency,prompt_len,"
     "output_len,ttft_ms_mean,tpot_ms_mean,power_w,suspect"
@@ -154,6 +156,24 @@ def test_every_row_is_answered(rows: list[PublishedRow]) -> None:
     assert found[3].predicted == {}
     assert found[0].time_level == "calibrated"
     assert seen[-1] == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "least", "most"),
+    [
+        ("mlenergy_chat", "meta-llama/Llama-3.1-70B-Instruct", 10, 0.06),
+        ("mlenergy_chat", "Qwen/Qwen3-8B", 9, 0.06),
+        ("silicon_sample", "Qwen/Qwen3-32B", 15, 0.05),
+    ],
+)
+def test_what_the_documents_say_of_h100(name: str, model: str, least: int, most: float) -> None:
+    path = EVIDENCE / f"{name}.csv.gz"
+    chosen = [row for row in load_rows(path) if row.gpu == "H100" and row.model == model]
+    report = PublishedReport(name, tuple(predict_rows(chosen[:15])))
+    found = report.total["tpot_ms"]
+    assert found is not None
+    assert found.rows >= least
+    assert found.median <= most
 
 
 def outcome(name: str, error: float, **changes: object) -> Outcome:

@@ -380,7 +380,7 @@ def test_time_per_token_of_a_well_known_pair() -> None:
         trace=fixed(2000, 512, 256),
         arrivals={"kind": "poisson", "rate": 10.0},
     ).summary
-    assert 7.0 < found["mean_tpot_ms"] < 9.5
+    assert 7.0 < found["mean_tpot_ms"] < 11.0
     assert found["output_tokens_per_question"] == 256
     assert found["preemptions"] == 0
 

@@ -1,13 +1,16 @@
 """Predict a published row: simulate what was served, and look at it the way the source did."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ttcsim.analysis.published.requests import num_requests, requests_of
 from ttcsim.analysis.published.rows import CLOSED_LOOP, LOADS, SATURATED, PublishedRow
-from ttcsim.analysis.published.served import deployment_of
+from ttcsim.analysis.published.served import deployment_of, harness_of
 from ttcsim.errors import InputError
 from ttcsim.simulator.plans import plans_of
 from ttcsim.simulator.results import Result
@@ -50,6 +53,7 @@ def predict_rows(
     rows: Sequence[PublishedRow],
     calibration: str | None = None,
     progress: Progress | None = None,
+    processes: int = 1,
 ) -> list[Outcome]:
     """Predict every row; one that cannot be is kept, with the reason.
 
@@ -57,17 +61,31 @@ def predict_rows(
         rows: What was measured.
         calibration: Path of a calibration, or `datasheet`; by default the bundled ones.
         progress: Called with (rows done, rows).
+        processes: How many rows are predicted at a time.
     """
     host_bound = _host_bound(rows)
+    predict = partial(_predict, calibration=calibration)
+    flags = [row.id in host_bound for row in rows]
     found = []
-    for number, row in enumerate(rows, 1):
-        found.append(_predict(row, calibration, row.id in host_bound))
-        if progress is not None:
-            progress(number, len(rows))
+    with _mapped(min(processes, len(rows))) as mapped:
+        for number, outcome in enumerate(mapped(predict, rows, flags), 1):
+            found.append(outcome)
+            if progress is not None:
+                progress(number, len(rows))
     return found
 
 
-def _predict(row: PublishedRow, calibration: str | None, host_bound: bool) -> Outcome:
+@contextmanager
+def _mapped(processes: int) -> Iterator[Callable[..., Iterator[Outcome]]]:
+    """`map`, over several processes if they are wanted; results come in order."""
+    if processes < 2:
+        yield map
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield pool.map
+
+
+def _predict(row: PublishedRow, host_bound: bool, calibration: str | None) -> Outcome:
     try:
         scenario = scenario_of(row, calibration)
         plan = plans_of(scenario)[0]
@@ -108,7 +126,13 @@ def scenario_of(row: PublishedRow, calibration: str | None = None) -> Scenario:
     generator = {**deployment_of(row), "calibration": calibration}
     return make_scenario(
         row.id,
-        {"generator": generator, "strategy": "single", "arrivals": arrivals, "trace": row.id},
+        {
+            "generator": generator,
+            "strategy": "single",
+            "arrivals": arrivals,
+            "trace": row.id,
+            "front_end": {"ingest_s": harness_of(row).front_end_s},
+        },
     )
 
 

@@ -20,6 +20,11 @@ GROUPINGS: Final[dict[str, Callable[[PublishedRow], str]]] = {
 }
 
 
+def kind_of(row: PublishedRow) -> str:
+    """Device, model and precision together."""
+    return ", ".join(GROUPINGS[name](row) for name in ("device", "model", "precision"))
+
+
 def _doubling(concurrency: float) -> str:
     """The power of two at or below, as a range."""
     low = 1 << (int(concurrency).bit_length() - 1)
@@ -70,8 +75,8 @@ class PublishedReport:
         return [error for error in found if error is not None]
 
     def groups(self, grouping: str) -> dict[str, dict[str, GroupError | None]]:
-        """Errors by value of a grouping, then by metric; largest groups first."""
-        key = GROUPINGS[grouping]
+        """Errors by value of a grouping, or by "kind", then by metric; largest groups first."""
+        key = kind_of if grouping == "kind" else GROUPINGS[grouping]
         members: dict[str, list[Outcome]] = {}
         for each in self.scored:
             members.setdefault(key(each.row), []).append(each)
@@ -154,7 +159,7 @@ def published_text(report: PublishedReport) -> str:
                 _line(name, errors, known) for name, errors in report.groups(grouping).items()
             ]
         lines += ["", "worst rows by tpot:"]
-        lines += [_worst(each) for each in report.worst()]
+        lines += [f"  {worst_line(each)}" for each in report.worst()]
     if report.unscored:
         lines += ["", "not scored:"]
         lines += [f"  {len(rows):>4}  {reason}" for reason, rows in report.unscored.items()]
@@ -176,12 +181,13 @@ def _cell(error: GroupError | None) -> str:
     return f"{error.median:>11.1%}{error.p90:>7.0%}{error.bias:>+7.1%}"
 
 
-def _worst(each: Outcome) -> str:
+def worst_line(each: Outcome) -> str:
+    """A row and its error of tpot in words."""
     row, error = each.row, each.error("tpot_ms")
     load = f"batch {row.max_num_seqs}" if row.load == SATURATED else f"{row.concurrency:g} clients"
     prompt = "" if row.prompt_tokens is None else f", prompt {row.prompt_tokens:g}"
     return (
-        f"  {error:+7.1%}  {row.id}: {row.model} {row.precision} on {row.devices} {row.gpu}, {load}"
+        f"{error:+.1%}  {row.id}: {row.model} {row.precision} on {row.devices} {row.gpu}, {load}"
         f"{prompt}, output {row.output_tokens:.0f}; tpot {row.measured['tpot_ms']:.2f} ms measured,"
         f" {each.predicted['tpot_ms']:.2f} predicted"
     )

@@ -1,11 +1,13 @@
 """What served a published row, in this project's names: device, model, dtype, parallelism."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from ttcsim.analysis.published.rows import PublishedRow
+from ttcsim.analysis.published.rows import SATURATED, PublishedRow
 from ttcsim.errors import InputError, unknown_name
 from ttcsim.hwprofiles.catalogue import profile_names
+from ttcsim.simulator.architecture import FULL_WIDTH_DTYPES
 from ttcsim.simulator.model_catalogue import load_model
 
 DEVICES: Final[Mapping[str, str]] = {
@@ -52,8 +54,40 @@ DTYPES: Final[Mapping[str, str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Harness:
+    """What a measuring set-up adds: engine around the kernels, server and client, dtype of KV.
+
+    `overhead_factor` and `front_end_s` are fitted on rows of the set-up; `quantised_kv` is the
+    dtype of the KV cache where weights are quantised.
+    """
+
+    overhead_factor: float
+    front_end_s: float
+    quantised_kv: str | None
+
+
+CHATS: Final = Harness(1.0, 0.0, None)
+"""ML.ENERGY: the overheads of the bundled calibrations come from there."""
+
+IN_HOUSE: Final = Harness(1.0, 0.034, None)
+"""Sweeps of NVIDIA, which state nominal lengths only; vLLM 0.12 to 0.17."""
+
+PUBLIC: Final = Harness(0.45, 0.035, "fp8")
+"""InferenceX (SemiAnalysis), vLLM 0.11 to 0.19, tuned flags: fused operators, KV in fp8."""
+
+
+def harness_of(row: PublishedRow) -> Harness:
+    """The set-up that measured a row, told by its load and by how it states lengths."""
+    if row.load == SATURATED:
+        return CHATS
+    return IN_HOUSE if row.length_rule.startswith("nominal") else PUBLIC
+
+
 def deployment_of(row: PublishedRow) -> dict[str, Any]:
     """Fields of the deployment of a row.
+
+    Chats are sampled as the models' vendors advise, by top-k and top-p; random prompts greedily.
 
     Raises:
         InputError: If the row needs something that is not modelled, or a name is unknown.
@@ -66,6 +100,8 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
     model = SAME_SHAPE.get(row.model, row.model)
     own = load_model(model)
     wanted = _dtype(row.precision)
+    narrow = (wanted or own.weight_dtype) not in FULL_WIDTH_DTYPES
+    harness = harness_of(row)
     engine = {
         "max_num_seqs": row.max_num_seqs,
         "max_num_batched_tokens": row.max_num_batched_tokens,
@@ -78,6 +114,9 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
         "hardware": name,
         "tensor_parallel": max(row.devices, row.tensor_parallel),
         "expert_parallel": row.expert_parallel > 1,
+        "sampling": "truncated" if row.load == SATURATED else "plain",
+        "overhead_factor": harness.overhead_factor,
+        "kv_cache_dtype": harness.quantised_kv if narrow else None,
         "weight_dtype": None if wanted == own.weight_dtype else wanted,
         "engine": engine,
     }

@@ -3,6 +3,7 @@
 Everything but the explanations (`analysis/evidence/notes.md`) is computed from the measured runs.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from ttcsim.analysis.measure.foreign import load_measured
 from ttcsim.analysis.measure.run_files import MeasuredCampaign, load_campaign_runs
 from ttcsim.analysis.plots import save_figure
 from ttcsim.analysis.plots.measured import distribution_figure, fit_figure, scatter_figure
+from ttcsim.analysis.plots.published import published_figure
+from ttcsim.analysis.published.predict import predict_rows
+from ttcsim.analysis.published.report import GroupError, PublishedReport, worst_line
+from ttcsim.analysis.published.rows import METRICS, load_rows
 from ttcsim.analysis.validate.report import Ranking, ValidationReport, WorkloadReport, percent
 from ttcsim.analysis.validate.validate import validate
 
@@ -216,6 +221,63 @@ def _foreign(reports: Sequence[ValidationReport]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _published(report: PublishedReport, origin: str) -> str:
+    """Errors of a table by device, model and precision, the worst rows, and what does not count."""
+    metrics = [metric for metric in METRICS if report.errors(metric)]
+    lines = [
+        f"### {report.source}",
+        "",
+        f"{origin} {len(report.scored)} of {len(report.outcomes)} rows count. Each cell: median of"
+        " the absolute errors, 90th percentile, median of the signed errors.",
+        "",
+        f"| device, model, precision | rows | {' | '.join(metrics)} |",
+        "|" + "---|" * (2 + len(metrics)),
+    ]
+    for name, errors in [("all", report.total), *report.groups("kind").items()]:
+        cells = " | ".join(_cell(errors[metric]) for metric in metrics)
+        rows = max((e.rows for e in errors.values() if e is not None), default=0)
+        lines.append(f"| {name} | {rows} | {cells} |")
+    lines += ["", "The worst by tpot:", ""]
+    lines += [f"* {worst_line(each)}" for each in report.worst()]
+    lines += ["", "Rows that do not count:", ""]
+    lines += [f"* {len(rows)}: {reason}" for reason, rows in report.unscored.items()]
+    name = report.source.partition(".")[0]
+    lines += ["", f"![{name}: predicted against published](validation/{name}.png)", ""]
+    return "\n".join(lines)
+
+
+def _cell(error: GroupError | None) -> str:
+    return "" if error is None else f"{error.median:.1%}, {error.p90:.0%}, {error.bias:+.1%}"
+
+
+PUBLISHED_HEAD = """## Published measurements
+
+Tables that others have measured, predicted row by row (`ttcsim validate published`;
+[published.md](published.md) says what is assumed). The overheads of the H100 calibration were
+fitted on its dense chats and on the rows of Qwen3-32B, and two constants of each measuring set-up
+on a third of the other rows; times of experts, of matrix products and of other devices were not
+fitted to any of them.
+"""
+
+ORIGINS = {
+    "mlenergy_chat": "Chats of the ML.ENERGY leaderboard (vLLM 0.11.1), in steady state.",
+    "silicon_sample": "Serving sweeps collected in aiconfigurator-core 0.12.0 (vLLM 0.11 to 0.19):"
+    " random prompts at a fixed concurrency.",
+}
+
+
+def published(folder: Path, plots: Path) -> str:
+    """The chapter on published tables; draws their plots."""
+    parts = [PUBLISHED_HEAD]
+    for path in sorted(folder.glob("*.csv.gz")):
+        outcomes = predict_rows(load_rows(path), processes=os.cpu_count() or 1)
+        report = PublishedReport(path.name, tuple(outcomes))
+        name = path.name.partition(".")[0]
+        save_figure(published_figure(report), plots / f"{name}.png")
+        parts.append(_published(report, ORIGINS.get(name, "")))
+    return "\n".join(parts)
+
+
 def main() -> None:
     """Validate all evidence and write the page with its plots."""
     evidence, docs = Path("analysis/evidence"), Path("docs")
@@ -233,7 +295,10 @@ def main() -> None:
     foreign = [validate(each) for each in load_measured(others)] if others.exists() else []
     notes = evidence / "notes.md"
     text = notes.read_text(encoding="utf-8") if notes.exists() else ""
-    (docs / "validation.md").write_text(page(chapters, foreign, text), encoding="utf-8")
+    found = page(chapters, foreign, text)
+    if (evidence / "published").exists():
+        found += "\n" + published(evidence / "published", docs / "validation")
+    (docs / "validation.md").write_text(found, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`ttcsim validate published FILE.csv`: predictions against tables of published measurements."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ def validate_published(
     with folders.claimed(output) as folder:
         for path, rows in read:
             with progress_bar("rows", quiet) as progress:
-                outcomes = predict_rows(rows, calibration, progress)
+                outcomes = predict_rows(rows, calibration, progress, os.cpu_count() or 1)
             reports.append(PublishedReport(path.name, tuple(outcomes)))
         if folder is not None:
             folders.write_published(reports, folder)
