@@ -138,12 +138,14 @@ def test_every_row_is_answered(rows: list[PublishedRow]) -> None:
     doubtful = replace(chat, id="c", suspect=True)
     lost = replace(closed, id="d", gpu="TPU")
     impossible = replace(closed, id="e", measured={"tpot_ms": 1.0})
+    queued = replace(closed, id="g", measured={"ttft_ms": 9000.0, "tpot_ms": 16.0})
     hot = replace(chat, id="f", concurrency=30, max_num_seqs=32, measured={"power_w": 600.0})
     seen: list[tuple[int, int]] = []
     found = predict_rows(
-        [closed, chat, doubtful, lost, impossible, hot], progress=lambda *at: seen.append(at)
+        [closed, chat, doubtful, lost, impossible, hot, queued],
+        progress=lambda *at: seen.append(at),
     )
-    assert [each.row.id for each in found] == ["a", "b", "c", "d", "e", "f"]
+    assert [each.row.id for each in found] == ["a", "b", "c", "d", "e", "f", "g"]
     reasons = [each.unscored and each.unscored.partition(":")[0] for each in found]
     assert reasons == [
         None,
@@ -152,10 +154,11 @@ def test_every_row_is_answered(rows: list[PublishedRow]) -> None:
         "no hardware profile for TPU",
         "faster than the datasheet allows",
         None,
+        "at the KV limit",
     ]
     assert found[3].predicted == {}
     assert found[0].time_level == "calibrated"
-    assert seen[-1] == (6, 6)
+    assert seen[-1] == (7, 7)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_every_row_is_answered(rows: list[PublishedRow]) -> None:
     [
         ("mlenergy_chat", "meta-llama/Llama-3.1-70B-Instruct", 10, 0.06),
         ("mlenergy_chat", "Qwen/Qwen3-8B", 9, 0.06),
-        ("silicon_sample", "Qwen/Qwen3-32B", 15, 0.05),
+        ("silicon_sample", "Qwen/Qwen3-32B", 12, 0.05),
     ],
 )
 def test_what_the_documents_say_of_h100(name: str, model: str, least: int, most: float) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BAND = 0.05
+_WIDE = 1000.0
+"""Ratio of an axis' ends from which on labels at 1, 2 and 5 would run into each other."""
 
 
 def fit_figure(found: Calibrated) -> "Figure":
@@ -49,15 +51,16 @@ def diagonal(axes: "Axes", *values: "np.ndarray[tuple[int], np.dtype[np.float64]
                       linewidth=0, label=f"within {_BAND:.0%}")  # fmt: skip
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-    _plain_ticks(axes.xaxis)
-    _plain_ticks(axes.yaxis)
+    wide = high / low > _WIDE
+    _plain_ticks(axes.xaxis, wide)
+    _plain_ticks(axes.yaxis, wide)
 
 
-def _plain_ticks(axis: "Axis") -> None:
-    """1, 2, 5, 10 in plain digits on a logarithmic axis."""
+def _plain_ticks(axis: "Axis", wide: bool = False) -> None:
+    """1, 2, 5, 10 in plain digits on a logarithmic axis; 1, 10 on a wide one."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -23,6 +23,10 @@ KV_LIMIT = 0.95
 """Share of the KV cache from which on a closed loop counts as limited by it: its ttft is then a
 queueing time, and a few per cent of capacity change it twofold."""
 
+QUEUEING_TTFT_MS = 4000.0
+"""Measured ttft of a closed loop above which its engine was limited by KV, whatever is predicted:
+without a queue none of these prompts takes that long."""
+
 HOST_BOUND_POWER = 0.97
 """A saturated row that draws less power than this share of what the same deployment draws with a
 smaller batch waited for its host: more work in a step cannot take less power."""
@@ -100,6 +104,8 @@ def _predict(row: PublishedRow, host_bound: bool, calibration: str | None) -> Ou
         reason = "host-bound: draws less power than a smaller batch"
     elif row.load == CLOSED_LOOP and result.summary["kv_peak"] > KV_LIMIT:
         reason = f"at the KV limit: {result.summary['kv_peak']:.0%} of it used"
+    elif row.load == CLOSED_LOOP and row.measured.get("ttft_ms", 0.0) > QUEUEING_TTFT_MS:
+        reason = f"at the KV limit: requests queued for {row.measured['ttft_ms'] / 1e3:.0f} s"
     elif _impossible(row, predicted):
         reason = "faster than the datasheet allows"
     return Outcome(row, predicted, reason, plan.time_level, plan.energy_level)
