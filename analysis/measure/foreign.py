@@ -25,6 +25,7 @@ from ttcsim.workloads.trace import Trace, TraceHeader
 
 Fields = dict[str, Any]
 
+_SAMPLING = {"sampling": "plain"}  # vLLM's defaults: neither asks for top-k or top-p
 _BLOCK_TOKENS = 16
 """Prompts share whole blocks; vLLM's default size on GPUs. [tokens]"""
 
@@ -78,7 +79,7 @@ def _bench(path: Path, fields: Fields) -> MeasuredCampaign:
         sent = found.start_times[index] - start
         first = sent + found.ttfts[index]
         rows.append((question, sent, first, first + sum(found.itls[index])))
-    generator = {"model": found.model_id, **fields.get("generator", {})}
+    generator = {"model": found.model_id, **_SAMPLING, **fields.get("generator", {})}
     if "hardware" not in generator:
         raise InputError(f"{path}: does not say on what hardware; give --hardware")
     scenario = _scenario(path, {**fields, "generator": generator})
@@ -120,6 +121,7 @@ def _servingsim_run(
         "model": meta["model"],
         "hardware": _device(run),
         "tensor_parallel": engine["tensor_parallel_size"],
+        **_SAMPLING,
         "engine": {
             name: engine[name]
             for name in ("max_num_seqs", "max_num_batched_tokens", "max_model_len")
