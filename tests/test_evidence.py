@@ -66,7 +66,7 @@ def test_overload_means_preemption_somewhere(name: str) -> None:
         if run.schedule is not None and run.workload.load == "overload"
         for step in run.schedule.steps
     )
-    assert preempted > 20
+    assert preempted > 100
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,7 +112,7 @@ def test_the_error_of_the_fit_is_that_of_the_calibration_it_writes() -> None:
 def test_strategies_are_ranked_as_measured(name: str) -> None:
     found = report(name)
     assert found.makespans.right == found.makespans.decided
-    assert found.tokens.right >= found.tokens.decided - 1
+    assert found.tokens.right == found.tokens.decided
     assert found.makespans.decided >= 0.7 * len(found.makespans.pairs)
     assert found.tokens.right == len(found.tokens.pairs)
 

@@ -374,13 +374,19 @@ def fixed(questions: int, prompt: int, outputs: int) -> dict[str, Any]:
 
 
 def test_time_per_token_of_a_well_known_pair() -> None:
+    rate, prompt = 10.0, 512
     found = run(
         "single",
         deployment=LLAMA,
-        trace=fixed(2000, 512, 256),
-        arrivals={"kind": "poisson", "rate": 10.0},
+        trace=fixed(2000, prompt, 256),
+        arrivals={"kind": "poisson", "rate": rate},
     ).summary
-    assert 7.0 < found["mean_tpot_ms"] < 11.0
+    # Decode steps at the mean batch, stretched by the share of time that prefills take.
+    of, batch = cost("Llama-3.1-8B"), round(found["running_mean"])
+    decode_s = of.row(batch).duration_at(batch * (prompt + 128)) / TICKS_PER_S
+    prefill_s = of.row(0, 0, (Prefill(prompt, 0, True),)).duration / TICKS_PER_S
+    expected_ms = 1e3 * decode_s / (1 - rate * prefill_s)
+    assert found["mean_tpot_ms"] == pytest.approx(expected_ms, rel=0.1)
     assert found["output_tokens_per_question"] == 256
     assert found["preemptions"] == 0
 

@@ -73,7 +73,7 @@ def test_what_is_predicted_exactly_has_no_error() -> None:
     for each in report.workloads:
         assert each.verdict == "agrees"
         assert each.worst == pytest.approx(0, abs=1e-9)
-        assert each.questions == Spread(pytest.approx(0), pytest.approx(0), pytest.approx(0), 8)
+        assert each.questions == Spread(*[pytest.approx(0)] * 4, 8)
     assert report.makespans.right == report.makespans.decided == 1
 
 

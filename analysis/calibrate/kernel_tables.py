@@ -123,6 +123,7 @@ def write_table(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path
 
 
 def main(arguments: list[str]) -> None:
+    """Write both tables of every device."""
     data = Path(arguments[0])
     folder = Path(arguments[1] if len(arguments) > 1 else "hwprofiles/calibrations")
     for device in DEVICES:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from ttcsim.analysis.published.predict import Outcome
 from ttcsim.analysis.published.rows import METRICS, SATURATED, PublishedRow
+from ttcsim.analysis.validate.report import Spread
 
 WORST = 10
 """Rows listed as the worst."""
@@ -32,32 +31,6 @@ def _doubling(concurrency: float) -> str:
 
 
 @dataclass(frozen=True)
-class GroupError:
-    """|error| and signed error of one metric over the scored rows of a group. [1]"""
-
-    rows: int
-    median: float
-    mean: float
-    p90: float
-    bias: float
-
-    @staticmethod
-    def of(errors: Sequence[float]) -> "GroupError | None":
-        """None of no errors."""
-        if not errors:
-            return None
-        signed = np.asarray(errors)
-        sizes = np.abs(signed)
-        return GroupError(
-            len(errors),
-            float(np.median(sizes)),
-            float(sizes.mean()),
-            float(np.percentile(sizes, 90)),
-            float(np.median(signed)),
-        )
-
-
-@dataclass(frozen=True)
 class PublishedReport:
     """All rows of a table with their predictions."""
 
@@ -74,7 +47,7 @@ class PublishedReport:
         found = [each.error(metric) for each in (self.scored if chosen is None else chosen)]
         return [error for error in found if error is not None]
 
-    def groups(self, grouping: str) -> dict[str, dict[str, GroupError | None]]:
+    def groups(self, grouping: str) -> dict[str, dict[str, Spread | None]]:
         """Errors by value of a grouping, or by "kind", then by metric; largest groups first."""
         key = kind_of if grouping == "kind" else GROUPINGS[grouping]
         members: dict[str, list[Outcome]] = {}
@@ -84,12 +57,12 @@ class PublishedReport:
         return {name: self._of(own) for name, own in ordered}
 
     @property
-    def total(self) -> dict[str, GroupError | None]:
+    def total(self) -> dict[str, Spread | None]:
         """Errors over all scored rows, by metric."""
         return self._of(self.scored)
 
-    def _of(self, chosen: Sequence[Outcome]) -> dict[str, GroupError | None]:
-        return {metric: GroupError.of(self.errors(metric, chosen)) for metric in METRICS}
+    def _of(self, chosen: Sequence[Outcome]) -> dict[str, Spread | None]:
+        return {metric: Spread.of(self.errors(metric, chosen)) for metric in METRICS}
 
     @property
     def unscored(self) -> dict[str, list[Outcome]]:
@@ -124,7 +97,7 @@ class PublishedReport:
         }
 
 
-def _plain(errors: dict[str, GroupError | None]) -> dict[str, Any]:
+def _plain(errors: dict[str, Spread | None]) -> dict[str, Any]:
     return {metric: None if e is None else dict(vars(e)) for metric, e in errors.items()}
 
 
@@ -170,12 +143,12 @@ def _header(grouping: str, metrics: Sequence[str]) -> str:
     return f"{grouping:<28}{'rows':>6}" + "".join(f"{metric:>25}" for metric in metrics)
 
 
-def _line(name: str, errors: dict[str, GroupError | None], metrics: Sequence[str]) -> str:
-    rows = max((e.rows for e in errors.values() if e is not None), default=0)
+def _line(name: str, errors: dict[str, Spread | None], metrics: Sequence[str]) -> str:
+    rows = max((e.count for e in errors.values() if e is not None), default=0)
     return f"{name[:27]:<28}{rows:>6}" + "".join(_cell(errors[metric]) for metric in metrics)
 
 
-def _cell(error: GroupError | None) -> str:
+def _cell(error: Spread | None) -> str:
     if error is None:
         return f"{'-':>25}"
     return f"{error.median:>11.1%}{error.p90:>7.0%}{error.bias:>+7.1%}"

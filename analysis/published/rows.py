@@ -104,6 +104,7 @@ class _Cells:
         self._cells = cells
 
     def row(self) -> PublishedRow:
+        """The line as a row; raises InputError for a cell that is not what it should be."""
         tensor = self._whole("tp", 1)
         measured = {name: self._number(column) for name, column in METRICS.items()}
         seqs, budget = self._number("max_num_seqs"), self._number("max_num_batched_tokens")

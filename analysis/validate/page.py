@@ -17,9 +17,15 @@ from ttcsim.analysis.plots import save_figure
 from ttcsim.analysis.plots.measured import distribution_figure, fit_figure, scatter_figure
 from ttcsim.analysis.plots.published import published_figure
 from ttcsim.analysis.published.predict import predict_rows
-from ttcsim.analysis.published.report import GroupError, PublishedReport, worst_line
+from ttcsim.analysis.published.report import PublishedReport, worst_line
 from ttcsim.analysis.published.rows import METRICS, load_rows
-from ttcsim.analysis.validate.report import Ranking, ValidationReport, WorkloadReport, percent
+from ttcsim.analysis.validate.report import (
+    Ranking,
+    Spread,
+    ValidationReport,
+    WorkloadReport,
+    percent,
+)
 from ttcsim.analysis.validate.validate import validate
 
 HEAD = """# How wrong is it?
@@ -235,7 +241,7 @@ def _published(report: PublishedReport, origin: str) -> str:
     ]
     for name, errors in [("all", report.total), *report.groups("kind").items()]:
         cells = " | ".join(_cell(errors[metric]) for metric in metrics)
-        rows = max((e.rows for e in errors.values() if e is not None), default=0)
+        rows = max((e.count for e in errors.values() if e is not None), default=0)
         lines.append(f"| {name} | {rows} | {cells} |")
     lines += ["", "The worst by tpot:", ""]
     lines += [f"* {worst_line(each)}" for each in report.worst()]
@@ -246,7 +252,7 @@ def _published(report: PublishedReport, origin: str) -> str:
     return "\n".join(lines)
 
 
-def _cell(error: GroupError | None) -> str:
+def _cell(error: Spread | None) -> str:
     return "" if error is None else f"{error.median:.1%}, {error.p90:.0%}, {error.bias:+.1%}"
 
 

@@ -1,6 +1,7 @@
 """What a validation found, as plain rows: per workload, per metric, per pair of strategies."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,23 +21,26 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class Spread:
-    """|predicted / measured - 1| over single calls or questions."""
+    """|predicted / measured - 1| over calls, questions or rows; `bias`: median with its sign."""
 
     mean: float
     median: float
     p90: float
+    bias: float
     count: int
 
     @staticmethod
-    def of(errors: list[float]) -> "Spread | None":
-        """Their mean, median and 90th percentile; None of no errors."""
+    def of(errors: Sequence[float]) -> "Spread | None":
+        """Of signed errors; None of no errors."""
         if not errors:
             return None
-        found = np.abs(np.asarray(errors))
+        signed = np.asarray(errors)
+        found = np.abs(signed)
         return Spread(
             float(found.mean()),
             float(np.median(found)),
             float(np.percentile(found, 90)),
+            float(np.median(signed)),
             len(found),
         )
 
