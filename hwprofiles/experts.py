@@ -21,11 +21,12 @@ KERNELS: Final[Mapping[str, tuple[str, ...]]] = {
     "bf16": ("bfloat16",),
     "fp16": ("bfloat16",),
     "fp8": ("fp8_block", "fp8"),
-    "fp4": ("nvfp4", "w4a16_mxfp4"),
+    "fp4": ("w4a16_mxfp4", "nvfp4"),
+    "nvfp4": ("nvfp4", "w4a16_mxfp4"),
     "int4": ("int4_wo",),
 }
 """Kernels that serve a dtype of the weights, the usual one first: checkpoints in fp8 are mostly
-quantised by blocks; NVFP4 and MXFP4 have kernels of their own, told apart by who has the shape."""
+quantised by blocks."""
 
 
 @dataclass(frozen=True, slots=True)

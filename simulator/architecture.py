@@ -18,6 +18,7 @@ from ttcsim.simulator.model_parts import (
     Gemm,
     GemmGroup,
     Latent,
+    LinearAttention,
     WeightDtypes,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "Gemm",
     "GemmGroup",
     "Latent",
+    "LinearAttention",
     "WeightDtypes",
 ]
 
@@ -59,6 +61,12 @@ class Architecture:
     dtype: str
     kv_dtype: str
     weights: WeightDtypes
+    linear: LinearAttention | None = None
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers with a KV cache; in the others attention is linear."""
+        return self.layers - (self.linear.layers if self.linear else 0)
 
     @property
     def weight_dtype(self) -> str:
@@ -100,7 +108,7 @@ class Architecture:
         """
         self._check_tp(tp)
         attention = self._mla_gemms(tp) if self.latent else self._gqa_gemms(tp)
-        return attention + self._feed_forward_gemms(tp)
+        return attention + self._linear_gemms(tp) + self._feed_forward_gemms(tp)
 
     def lm_head(self, tp: int = 1) -> Gemm:
         """Return the LM head of one rank: the vocabulary is split, rounded up."""
@@ -113,17 +121,19 @@ class Architecture:
         routed = self.feed_forward.routed
         return replace(routed, intermediate=routed.intermediate // tp) if routed else None
 
-    def weight_bytes(self, tp: int = 1, pp: int = 1) -> int:
+    def weight_bytes(self, tp: int = 1, pp: int = 1, dp: int = 1) -> int:
         """Return the bytes of all weights on one rank, each part in its own dtype. [bytes]
 
         Norms and non-expert biases are counted whole on every rank. With `pp` pipeline stages, of
-        the largest: the most layers, and either the embeddings or the LM head.
+        the largest: the most layers, and either the embeddings or the LM head. `dp` data-parallel
+        engines share the routed experts.
         """
         head = self.lm_head(tp)
         vocabulary = head.weight_bytes * (1 if self.tied_embeddings or pp > 1 else 2)
         matrices = sum(gemm.weight_bytes * gemm.count for gemm in self.gemms(tp))
         small = self.small_values * BYTES_PER_VALUE[self.dtype]
-        layers = (matrices + small + self._expert_bytes(tp)) * self._stage_layers(pp) / self.layers
+        experts = self._expert_bytes(tp) / dp
+        layers = (matrices + small + experts) * self._stage_layers(pp) / self.layers
         return round(vocabulary + layers)
 
     def _stage_layers(self, pp: int) -> int:
@@ -142,8 +152,38 @@ class Architecture:
         if kv_dtype is not None:
             _check_dtype("KV dtype", kv_dtype, KV_DTYPES)
         value_bytes = BYTES_PER_VALUE[kv_dtype or self.kv_dtype]
-        values = self._stage_layers(pp) * self.attention.kv_values_per_token(tp)
-        return round(values * value_bytes)
+        layers = -(-self.attention_layers // pp)
+        return round(layers * self.attention.kv_values_per_token(tp) * value_bytes)
+
+    def state_bytes(self, tp: int = 1, pp: int = 1) -> int:
+        """Return the bytes of a sequence's state in layers of linear attention, on one rank.
+
+        With `pp` pipeline stages, of the largest. [bytes]
+        """
+        if self.linear is None:
+            return 0
+        return -(-self.linear.layers // pp) * self.linear.state_bytes(tp, self.dtype)
+
+    def draft_module(self) -> "Architecture":
+        """Return its module for multi-token prediction: one more layer before the model's head.
+
+        The projection of hidden state and embedding to the layer's input is left out.
+        """
+        parts = self.feed_forward
+        routed = replace(parts.routed, layers=1) if parts.routed else None
+        sliding = self.attention.full_layers == 0
+        return replace(
+            self,
+            name=f"{self.name} draft module",
+            layers=1,
+            attention=replace(
+                self.attention, full_layers=int(not sliding), sliding_layers=int(sliding)
+            ),
+            feed_forward=replace(parts, dense_layers=int(routed is None), routed=routed),
+            linear=None,
+            tied_embeddings=True,
+            small_values=self.small_values // self.layers,
+        )
 
     def with_dtype(self, weights: str | None = None, kv: str | None = None) -> "Architecture":
         """Return this model with other dtypes; None keeps what the config says.
@@ -171,15 +211,32 @@ class Architecture:
         if dtype not in FULL_WIDTH_DTYPES:
             return changed
         kv_dtype = dtype if self.kv_dtype in FULL_WIDTH_DTYPES else self.kv_dtype
-        return replace(changed, dtype=dtype, kv_dtype=kv_dtype)
+        linear = replace(self.linear, state_dtype=dtype) if self.linear else None
+        return replace(changed, dtype=dtype, kv_dtype=kv_dtype, linear=linear)
 
     def _gqa_gemms(self, tp: int) -> tuple[Gemm, ...]:
         sizes = self.attention
         heads, kv_heads = sizes.heads // tp, sizes.kv_heads_per_rank(tp)
-        qkv = (heads + kv_heads) * sizes.head_dim + kv_heads * sizes.value_dim
+        queries = 2 * heads if sizes.gated else heads
+        qkv = (queries + kv_heads) * sizes.head_dim + kv_heads * sizes.value_dim
         return (
             self._attention_gemm("qkv", qkv, self.hidden),
             self._attention_gemm("o", self.hidden, heads * sizes.value_dim),
+        )
+
+    def _linear_gemms(self, tp: int) -> tuple[Gemm, ...]:
+        """Gate and inputs in one product, decay and correction in another, and the output."""
+        linear = self.linear
+        if linear is None:
+            return ()
+        outputs = linear.value_heads * linear.value_dim
+        return tuple(
+            Gemm(name, "attention", n, k, linear.layers, self.weights.attention)
+            for name, n, k in (
+                ("linear_in", (linear.inputs + outputs) // tp, self.hidden),
+                ("linear_decay", 2 * linear.value_heads // tp, self.hidden),
+                ("linear_out", self.hidden, outputs // tp),
+            )
         )
 
     def _mla_gemms(self, tp: int) -> tuple[Gemm, ...]:
@@ -218,7 +275,7 @@ class Architecture:
         return tuple(gemms)
 
     def _attention_gemm(self, name: str, n: int, k: int) -> Gemm:
-        return Gemm(name, "attention", n, k, self.layers, self.weights.attention)
+        return Gemm(name, "attention", n, k, self.attention_layers, self.weights.attention)
 
     def _unrouted_values(self) -> int:
         embeddings = 0 if self.tied_embeddings else self.vocab * self.hidden
@@ -254,6 +311,9 @@ class Architecture:
     def _split_counts(self) -> Iterable[tuple[int, str]]:
         parts = self.feed_forward
         yield self.attention.heads, "attention heads"
+        if self.linear:
+            yield self.linear.key_heads, "key heads of linear attention"
+            yield self.linear.value_heads, "value heads of linear attention"
         if parts.dense_layers:
             yield parts.intermediate, "MLP columns"
         if parts.shared_intermediate:

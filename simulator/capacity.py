@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ttcsim.errors import InputError
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture
+from ttcsim.simulator.speculation import Drafter
 
 NON_TORCH_BYTES = 1 << 30
 """CUDA context, NCCL and captured graphs of one GPU. Assumption: about 1 GiB; a measured number of
@@ -41,6 +42,8 @@ def memory(
     block_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
+    data_parallel: int = 1,
+    drafter: Drafter | None = None,
 ) -> Memory:
     """Split a device's memory as vLLM does when it starts (docs/scheduling.md, capacity).
 
@@ -48,7 +51,9 @@ def memory(
 
     requested = memory · utilization; KV gets what weights, the peak of a profile run with a full
     token budget, and everything outside of torch leave over. The peak is modelled as one layer's
-    activations plus the logits of `max_num_seqs` sequences in 16 and 32 bit.
+    activations plus the logits of `max_num_seqs` sequences in 16 and 32 bit. A `drafter` has
+    its weights and its KV beside the model's. States of
+    linear attention are reserved for `max_num_seqs` sequences (vLLM takes them from the same pool).
     """
     value = BYTES_PER_VALUE[model.dtype]
     parts = model.feed_forward
@@ -58,12 +63,18 @@ def memory(
     per_token = (4 * model.hidden + 3 * width / tensor_parallel) * value
     samples = min(max_num_batched_tokens, max_num_seqs)
     logits = samples * model.vocab * (value + 4)
+    weights = model.weight_bytes(tensor_parallel, pipeline_parallel, data_parallel)
+    kv_bytes = model.kv_bytes_per_token(tensor_parallel, pp=pipeline_parallel)
+    if drafter is not None:
+        weights += drafter.weight_bytes(tensor_parallel, data_parallel)
+        kv_bytes += drafter.model.kv_bytes_per_token(tensor_parallel)
+    states = max_num_seqs * model.state_bytes(tensor_parallel, pipeline_parallel)
     return Memory(
         requested=int(profile.require("memory.hbm.bytes") * utilization),
-        weights=model.weight_bytes(tensor_parallel, pipeline_parallel),
-        activations=round(max_num_batched_tokens * per_token + logits),
+        weights=weights,
+        activations=round(max_num_batched_tokens * per_token + logits) + states,
         other=NON_TORCH_BYTES if profile.kind == "gpu" else 0,
-        block=model.kv_bytes_per_token(tensor_parallel, pp=pipeline_parallel) * block_size,
+        block=kv_bytes * block_size,
     )
 
 

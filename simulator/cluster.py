@@ -5,10 +5,13 @@ from collections.abc import Callable
 from ttcsim.simulator.agenda import Agenda
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.engine import Engine
+from ttcsim.simulator.kv_loading import HostTier, LoadingScheduler
 from ttcsim.simulator.lockstep import LockstepScheduler, decodes_in_lockstep
 from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.request import Request
 from ttcsim.simulator.scheduler import Scheduler, SchedulerConfig
+from ttcsim.simulator.speculation import Acceptance
+from ttcsim.simulator.step_row import TICKS_PER_S
 
 
 class Cluster:
@@ -24,6 +27,7 @@ class Cluster:
         self.engines = engines
         self.config: SchedulerConfig = plan.scheduler
         self._rule: str = plan.deployment.router
+        self.prefiller: Cluster | None = None  # prefills prompts, and their KV comes here
         self.ingest = 0
         self.ingest_gap = 0
         self._latest = -1  # when the last request reached an engine
@@ -62,28 +66,45 @@ def make_clusters(
     colocated: bool,
     on_first_token: Callable[[Request], None],
     on_end: Callable[[Request], None],
+    seed: int,
+    kv_link: str,
 ) -> tuple[dict[str, Cluster], list[Device]]:
-    """Build all engines; colocated deployments take turns on the devices of the first."""
+    """Build all engines; a colocated scorer takes turns on the devices of the generator."""
+    prefilled = any(plan.name == "prefiller" for plan in plans)
     clusters: dict[str, Cluster] = {}
     devices: list[Device] = []
     index = 0
     for plan in plans:
-        if not devices or not colocated:
+        if plan.name != "scorer" or not colocated:
             stages = plan.deployment.pipeline_parallel
-            own = [Device(plan.cost.idle_w, stages) for _ in range(plan.deployment.replicas)]
+            own = [Device(plan.cost.idle_w, stages) for _ in range(plan.engines)]
             devices += own
         engines = []
         for replica, device in enumerate(own):
-            scheduler = _make(plan)
-            engines.append(
-                Engine(agenda, scheduler, plan.cost, device, index, replica, on_first_token, on_end)
+            receives = prefilled and plan.name == "generator"
+            scheduler = _make(plan, seed, receives)
+            engine = Engine(
+                agenda, scheduler, plan.cost, device, index, replica, on_first_token, on_end
             )
+            if isinstance(scheduler, LoadingScheduler):
+                link = f"links.{kv_link}" if receives else "memory.host"
+                rate = plan.profile.require(f"{link}.bytes_per_s")
+                engine.fetch_ticks_per_token = round(plan.kv_bytes_per_token / rate * TICKS_PER_S)
+            engines.append(engine)
             index += 1
         clusters[plan.name] = Cluster(plan, engines)
+    if prefilled:
+        clusters["generator"].prefiller = clusters["prefiller"]
     return clusters, devices
 
 
-def _make(plan: Plan) -> Scheduler:
+def _make(plan: Plan, seed: int, receives: bool) -> Scheduler:
+    if receives or plan.offloaded_blocks:
+        return LoadingScheduler(plan.scheduler, HostTier(plan.offloaded_blocks))
+    speculative = plan.deployment.engine.speculative_config
+    if speculative is not None:
+        acceptance = Acceptance(speculative.acceptance_rate, seed)
+        return Scheduler(plan.scheduler, acceptance.accepted)
     step_by_step = plan.deployment.engine.step_by_step
     if step_by_step or not decodes_in_lockstep(plan.scheduler):
         return Scheduler(plan.scheduler)

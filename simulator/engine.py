@@ -9,9 +9,10 @@ boundary, where the engine looks at its input. So no result depends on how a str
 from collections.abc import Callable
 
 from ttcsim.errors import StuckError
-from ttcsim.simulator.agenda import BOUNDARY, STEP_ENDS, Agenda, Due
+from ttcsim.simulator.agenda import BOUNDARY, NORMAL, STEP_ENDS, Agenda, Due
 from ttcsim.simulator.device import Device
 from ttcsim.simulator.flight import Flight, Stretch
+from ttcsim.simulator.kv_loading import LoadingScheduler
 from ttcsim.simulator.ledger import EnergyLedger
 from ttcsim.simulator.lockstep import LockstepScheduler
 from ttcsim.simulator.pipeline import Pipeline
@@ -60,6 +61,8 @@ class Engine:
         self.series = EngineSeries()
         self.last_end = 0  # when the last step ended
         self.announced = 0  # requests on their way here through the front end
+        self.fetch_ticks_per_token = 0  # of KV from elsewhere
+        self._fetched_at = 0  # when the link has brought all that was asked for
         self._lockstep = scheduler if isinstance(scheduler, LockstepScheduler) else None
         self._depth = scheduler.config.queue_depth
         stages = scheduler.config.pipeline_parallel_size
@@ -227,6 +230,8 @@ class Engine:
         batch = self.scheduler.schedule()
         for request in batch.preempted:
             self._left(request)
+        for request, tokens in batch.loads.items():
+            self._fetch(request, tokens)
         self._guard(batch)
         if not _nonempty(batch):
             self._flights.append(Flight(batch, None, 0))
@@ -236,17 +241,30 @@ class Engine:
             samples = batch.samples[request] is not None
             prefills.append(Prefill(tokens, request.computed - tokens, samples))
         spread = batch.decoders * batch.longest_context - batch.context_tokens
-        row = self.cost.row(batch.decoders, spread, prefills)
+        drafts = _verified(batch)
+        row = self.cost.row(batch.decoders, spread, prefills, drafts)
         decode_duration = 0
         if batch.decoders and prefills:
             decode_duration = self.cost.decode_duration(
-                batch.decoders, spread, batch.context_tokens
+                batch.decoders, spread, batch.context_tokens, drafts
             )
         flight = Flight(batch, row, decode_duration)
         if self._pipeline is not None:
             flight.ends_at = self._pipeline.enter(self._ready_at(batch), flight.duration)
         self._flights.append(flight)
         return batch
+
+    def _fetch(self, request: Request, tokens: int) -> None:
+        """Let KV of a request come, behind what is on the link already."""
+        duration = tokens * self.fetch_ticks_per_token
+        self._fetched_at = max(self._fetched_at, self._now) + duration
+        self._agenda.call(self._fetched_at, NORMAL, lambda: self._arrive(request))
+
+    def _arrive(self, request: Request) -> None:
+        scheduler = self.scheduler
+        assert isinstance(scheduler, LoadingScheduler)
+        scheduler.fetched(request)
+        self._look_up()
 
     def _ready_at(self, batch: Batch) -> int:
         """When the first stage can begin: not before tokens still in the pipeline are known. [as]
@@ -264,7 +282,7 @@ class Engine:
 
     def _guard(self, batch: Batch) -> None:
         """vLLM itself can loop without progress; say so instead of looping along."""
-        if batch.decoders:
+        if batch.decoders or batch.loads:
             self._fruitless = 0
             return
         for sample in batch.samples.values():
@@ -425,6 +443,17 @@ class Engine:
 
 def _nonempty(batch: Batch) -> bool:
     return bool(batch.scheduled) or batch.decoders > 0
+
+
+def _verified(batch: Batch) -> int:
+    """Draft tokens that decoders verify; padding of an admission counts as prefill."""
+    if not batch.drafts:
+        return 0
+    drafts = 0
+    for request, tokens in batch.drafts.items():
+        if request not in batch.prefills:
+            drafts += tokens
+    return drafts
 
 
 def _quiet(batch: Batch) -> bool:

@@ -23,11 +23,12 @@ def decodes_in_lockstep(config: SchedulerConfig) -> bool:
     """Whether every running request is sure to get its token in every step.
 
     First come first served keeps the one partly prefilled request last in the running order; a
-    threshold, priorities or pipelining break that.
+    threshold, priorities, pipelining or speculation break that.
     """
     return (
         config.policy == "fcfs"
         and config.pipeline_parallel_size == 1
+        and not config.num_speculative_tokens
         and config.long_prefill_token_threshold <= 0
         and config.max_num_seqs <= config.max_num_batched_tokens
     )

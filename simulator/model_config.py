@@ -14,6 +14,7 @@ from ttcsim.simulator.architecture import (
     Experts,
     FeedForward,
     Latent,
+    LinearAttention,
     WeightDtypes,
 )
 from ttcsim.simulator.model_fields import Fields
@@ -29,7 +30,9 @@ class _Family:
     `use_sliding_window`). `mla`: multi-head latent attention. `qkv_bias` and `o_bias`: always or
     never there; None: if `attention_bias`. `query_norm`: a norm of queries and keys, over one head
     or over "all" of them. `sinks`: one attention sink per head. `router_bias`: a value an expert.
-    `shared_experts`: where no field counts them. `dense_width`: field with that of dense layers.
+    `shared_experts`: where no field counts them. `shared_width`: field with their width together;
+    they have a gate then. `linear`: gated attention, but in most layers linear. `dense_width`:
+    field with that of dense layers.
     `moe`: names of the fields with the number of routed experts and their width, and of the
     module of an expert's last matrix.
     """
@@ -40,10 +43,12 @@ class _Family:
     o_bias: bool | None = None
     query_norm: Literal["none", "head", "all"] = "none"
     sinks: bool = False
+    linear: bool = False
     moe: tuple[str, str, str] | None = None
     expert_bias: bool = False
     router_bias: bool = False
     shared_experts: int = 0
+    shared_width: str | None = None
     dense_width: str = "intermediate_size"
 
 
@@ -56,6 +61,19 @@ _FAMILIES = {
         slides="upper",
         query_norm="head",
         moe=("num_experts", "moe_intermediate_size", "mlp.experts.0.down_proj"),
+    ),
+    "Qwen3NextForCausalLM": _Family(
+        query_norm="head",
+        linear=True,
+        moe=("num_experts", "moe_intermediate_size", "mlp.experts.0.down_proj"),
+        shared_width="shared_expert_intermediate_size",
+    ),
+    "Qwen3_5ForConditionalGeneration": _Family(query_norm="head", linear=True),
+    "Qwen3_5MoeForConditionalGeneration": _Family(
+        query_norm="head",
+        linear=True,
+        moe=("num_experts", "moe_intermediate_size", "mlp.experts.0.down_proj"),
+        shared_width="shared_expert_intermediate_size",
     ),
     "MixtralForCausalLM": _Family(
         slides="all",
@@ -100,8 +118,9 @@ def read_architecture(name: str, config: Fields, hf_quant_config: Fields | None)
     family = _family(config)
     whole, config = config, _language_model(config)
     latent = _latent(config) if family.mla else None
-    attention = _mla(config, latent) if latent else _gqa(config, family)
     dtype = _dtype(config)
+    linear = _linear(config, dtype) if family.linear else None
+    attention = _mla(config, latent) if latent else _gqa(config, family, linear)
     quantised = config if config.has("quantization_config") else whole
     quantization = read_quantization(quantised, hf_quant_config)
     moe_layers = _moe_layers(config, family)
@@ -116,10 +135,11 @@ def read_architecture(name: str, config: Fields, hf_quant_config: Fields | None)
         latent=latent,
         feed_forward=_feed_forward(config, family, moe_layers, quantization, dtype),
         tied_embeddings=config.flag("tie_word_embeddings", False),
-        small_values=_small_values(config, family, attention, latent, moe_layers),
+        small_values=_small_values(config, family, attention, latent, linear, moe_layers),
         dtype=dtype,
         kv_dtype=quantization.kv or dtype,
         weights=_weight_dtypes(config, moe_layers, quantization, dtype),
+        linear=linear,
     )
 
 
@@ -152,16 +172,41 @@ def _dtype(config: Fields) -> str:
     return _TORCH_DTYPES[found]
 
 
-def _gqa(config: Fields, family: _Family) -> Attention:
+def _linear(config: Fields, dtype: str) -> LinearAttention:
+    """Read the layers of linear attention: those named so, or all but every n-th."""
+    layers = config.count("num_hidden_layers")
+    if config.has("layer_types"):
+        linear = config.items("layer_types").count("linear_attention")
+    else:
+        linear = layers - layers // config.count("full_attention_interval")
+    if config.has("mamba_ssm_dtype"):
+        state = config.text("mamba_ssm_dtype")
+        if state not in _TORCH_DTYPES:
+            raise config.wrong("mamba_ssm_dtype", f"one of {', '.join(_TORCH_DTYPES)}")
+        dtype = _TORCH_DTYPES[state]
+    return LinearAttention(
+        layers=linear,
+        key_heads=config.count("linear_num_key_heads"),
+        value_heads=config.count("linear_num_value_heads"),
+        key_dim=config.count("linear_key_head_dim"),
+        value_dim=config.count("linear_value_head_dim"),
+        conv_kernel=config.count("linear_conv_kernel_dim"),
+        state_dtype=dtype,
+    )
+
+
+def _gqa(config: Fields, family: _Family, linear: LinearAttention | None) -> Attention:
     heads, layers = config.count("num_attention_heads"), config.count("num_hidden_layers")
+    layers -= linear.layers if linear else 0
     kv_heads = config.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise config.wrong("num_key_value_heads", f"a divisor of the {heads} attention heads")
     head_dim = config.count("head_dim", config.count("hidden_size") // heads)
     sliding = _sliding_layers(config, family)
     window = config.count("sliding_window") if sliding else None
+    gated = linear is not None and config.flag("attn_output_gate", True)
     return Attention(
-        "gqa", heads, kv_heads, head_dim, head_dim, 0, layers - sliding, sliding, window
+        "gqa", heads, kv_heads, head_dim, head_dim, 0, layers - sliding, sliding, window, gated
     )
 
 
@@ -234,7 +279,10 @@ def _feed_forward(
         intermediate=width,
         dtype=quantization.dtype_of(modules, dtype),
     )
-    shared = width * config.count("n_shared_experts", family.shared_experts, least=0)
+    if family.shared_width is not None:
+        shared = config.count(family.shared_width, least=0)
+    else:
+        shared = width * config.count("n_shared_experts", family.shared_experts, least=0)
     return FeedForward(dense_layers, intermediate, shared, routed, family.expert_bias)
 
 
@@ -261,6 +309,7 @@ def _small_values(
     family: _Family,
     attention: Attention,
     latent: Latent | None,
+    linear: LinearAttention | None,
     moe_layers: tuple[int, ...],
 ) -> int:
     """Count norms, biases and attention sinks, without the biases of routed experts."""
@@ -275,12 +324,30 @@ def _small_values(
         per_layer += (attention.heads + 2 * attention.kv_heads) * attention.head_dim
     if not latent and (biased if family.o_bias is None else family.o_bias):
         per_layer += hidden
+    if linear:
+        return _small_values_of_linear(config, family, attention, linear, moe_layers)
     per_layer += _query_norm_values(family, attention)
     per_layer += attention.heads if family.sinks else 0
     mlp = config.flag("mlp_bias", False) and 2 * config.count(family.dense_width) + hidden
     # gpt-oss routers have a bias, those of DeepSeek and MiniMax a correction of the same size.
     router = config.count(family.moe[0]) if family.moe and family.router_bias else 0
     return hidden + layers * (per_layer + mlp) + len(moe_layers) * router
+
+
+def _small_values_of_linear(
+    config: Fields,
+    family: _Family,
+    attention: Attention,
+    linear: LinearAttention,
+    moe_layers: tuple[int, ...],
+) -> int:
+    """Norms, convolutions, decays and the gates of shared experts; these models have no biases."""
+    hidden, layers = config.count("hidden_size"), config.count("num_hidden_layers")
+    convolution = linear.inputs * linear.conv_kernel
+    decay = 2 * linear.value_heads + linear.value_dim
+    full = (layers - linear.layers) * _query_norm_values(family, attention)
+    gates = len(moe_layers) * hidden if family.shared_width else 0
+    return hidden + layers * 2 * hidden + linear.layers * (convolution + decay) + full + gates
 
 
 def _query_norm_values(family: _Family, attention: Attention) -> int:

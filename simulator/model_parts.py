@@ -17,9 +17,10 @@ BYTES_PER_VALUE: Final[dict[str, float]] = {
     "int8": 1.0,
     # AWQ and GPTQ, groups of 128: a 16-bit scale and a 4-bit zero point per group.
     "int4": 0.5 + (2.0 + 0.5) / 128,
-    # MXFP4 (OCP Microscaling Formats v1.0): one 8-bit scale per 32 values. NVFP4 has one per 16,
-    # 0.5625 bytes, so its weights are read 5.6 % too small.
+    # MXFP4 (OCP Microscaling Formats v1.0): one 8-bit scale per 32 values.
     "fp4": 0.5 + 1.0 / 32,
+    # NVFP4 (NVIDIA, ModelOpt): one 8-bit scale per 16 values.
+    "nvfp4": 0.5 + 1.0 / 16,
 }
 """Bytes that one weight takes, scales included. [bytes]"""
 
@@ -92,7 +93,8 @@ class Attention:
     """Heads of the whole model, and the layers whose attention sees everything or a window.
 
     kind "gqa" caches `kv_heads` keys of `head_dim` and values of `value_dim` per token and layer;
-    kind "mla" caches one latent of `latent_dim` (kv_lora_rank + rotary part; 0 for "gqa").
+    kind "mla" caches one latent of `latent_dim` (kv_lora_rank + rotary part; 0 for "gqa"). If
+    `gated`, queries come with a gate of their size for the output.
     """
 
     kind: Literal["gqa", "mla"]
@@ -104,6 +106,7 @@ class Attention:
     full_layers: int
     sliding_layers: int
     window: int | None
+    gated: bool = False
 
     def kv_heads_per_rank(self, tp: int) -> int:
         """Return max(1, kv_heads/tp): with more ranks than KV heads, heads are replicated."""
@@ -114,6 +117,42 @@ class Attention:
         if self.kind == "mla":
             return self.latent_dim
         return self.kv_heads_per_rank(tp) * (self.head_dim + self.value_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearAttention:
+    """Layers of gated delta rule (Yang, Kautz, Hatamizadeh: Gated delta networks, ICLR 2025).
+
+    Instead of KV a sequence has a state of constant size in each: a matrix of `key_dim` x
+    `value_dim` per value head, of `state_dtype`, and the last inputs of a short convolution.
+    """
+
+    layers: int
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_kernel: int
+    state_dtype: str
+
+    @property
+    def inputs(self) -> int:
+        """Queries, keys and values of all heads: what the convolution runs over."""
+        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+    def state_bytes(self, tp: int, dtype: str) -> int:
+        """Return the bytes of a sequence's state in one layer on one rank. [bytes]"""
+        matrix = self.value_heads * self.key_dim * self.value_dim
+        inputs = self.inputs * (self.conv_kernel - 1)
+        found = matrix * BYTES_PER_VALUE[self.state_dtype] + inputs * BYTES_PER_VALUE[dtype]
+        return round(found / tp)
+
+    def flops_per_token(self, tp: int) -> float:
+        """Return the FLOPs of one token in one layer on one rank: decay, read, correct, query.
+
+        Each is a product with the state, 2·key_dim·value_dim per value head; the rest is small.
+        """
+        return 6.0 * self.value_heads * self.key_dim * self.value_dim / tp
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _MODELOPT_DTYPES = {
     "W8A8_SQ_PER_CHANNEL": "int8",
     "W4A16_AWQ": "int4",
     "W4A8_AWQ": "int4",
-    "NVFP4": "fp4",
+    "NVFP4": "nvfp4",
 }
 _METHOD_DTYPES = {"fp8": "fp8", "mxfp4": "fp4"}
 _BITS_DTYPES = {4: "int4", 8: "int8"}

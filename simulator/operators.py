@@ -47,16 +47,18 @@ class Operators:
         expert_parallel: bool = False,
         truncated_sampling: bool = True,
         overhead_factor: float = 1.0,
+        data_parallel: int = 1,
     ) -> None:
         self.model = model
         self.profile = profile
         self.calibration = calibration
         self.tp = tensor_parallel
         self.pp = pipeline_parallel
+        self.dp = data_parallel
         over = calibration.overheads
         self._logit_s = over.logit_s if truncated_sampling else 0.0
         self._step_s = overhead_factor * (self.pp * over.step_s + model.layers * over.layer_s)
-        self._sequence_s = overhead_factor * over.sequence_s
+        self.sequence_s: float = overhead_factor * over.sequence_s
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
         measured = calibration.gemm_table is not None or calibration.moe_table is not None
@@ -66,7 +68,7 @@ class Operators:
         self._head = model.lm_head(tensor_parallel)
         self._experts = model.experts(tensor_parallel)
         self._expert_shape = self._shape_of_experts(expert_parallel)
-        self._layer_context_token = self._measure_context_token()
+        self._context_memory_s, self._context_flops = self._measure_context_token()
 
     @property
     def compute_dtype(self) -> str:
@@ -100,20 +102,23 @@ class Operators:
         if not samples:
             return 0.0, 0.0
         seconds = self.gemm_s(self._head, samples)
-        seconds += samples * (self._sequence_s + self.model.vocab * self._logit_s)
+        seconds += samples * (self.sequence_s + self.model.vocab * self._logit_s)
         return seconds, 2.0 * samples * self._head.values
 
     def by_decoders(self, decoders: int) -> tuple[float, float, float]:
         """(seconds, FLOPs, seconds per unit of spread) of decode attention, context left out."""
-        flops = self._window_tokens(decoders) * self._layer_context_token[1]
+        flops = (
+            self._window_tokens(decoders) * self._context_flops + self.linear(decoders, decoders)[1]
+        )
         return self._decode_fixed_s(decoders), flops, self._tail_s(decoders)
 
-    @property
-    def context_token(self) -> tuple[float, float]:
-        """(seconds, FLOPs) that one token of context adds to a decode step."""
+    def context_token(self, queries: int = 1) -> tuple[float, float]:
+        """(seconds, FLOPs) that one token of context adds to a decode step.
+
+        It is read once, for all `queries` tokens that a decoder computes.
+        """
         layers = self.model.attention.full_layers
-        seconds, flops = self._layer_context_token
-        return layers * seconds, layers * flops
+        return layers * self._layer_context_s(queries), layers * queries * self._context_flops
 
     @property
     def prefill_attention(self) -> PrefillAttention:
@@ -124,7 +129,7 @@ class Operators:
             head_flops=2.0 * (sizes.heads / self.tp) * (sizes.head_dim + sizes.value_dim),
             flops_per_s=self._peak(self.model.dtype) * curve.compute_efficiency,
             extra_tokens=curve.extra_tokens,
-            context_token_s=self._layer_context_token[0],
+            context_token_s=self._layer_context_s(1),
         )
 
     # -- operators -------------------------------------------------------------------------------
@@ -150,7 +155,7 @@ class Operators:
         if grid is None:
             return seconds
         n, k, rows = grid.inside(gemm.n, gemm.k, tokens)
-        full = BYTES_PER_VALUE[dtype]
+        full = width if dtype == "fp4" else BYTES_PER_VALUE[dtype]  # fp4 has kinds of scales
         return (
             seconds
             * grid.at(n, k, rows)
@@ -182,29 +187,39 @@ class Operators:
 
     def _compute_dtype(self, dtype: str) -> str:
         """Narrow weights that the device cannot multiply are unpacked to the activations' dtype."""
+        if dtype == "nvfp4":
+            dtype = "fp4"
         weight_only = dtype == "int4" or (
             dtype == "fp4" and "fp4" not in self.profile.peak_flops_per_s
         )
         return self.model.dtype if weight_only else dtype
 
     def _shape_of_experts(self, expert_parallel: bool) -> ExpertShape | None:
-        """The expert layers, and how the devices share them."""
+        """The expert layers, and how the devices of all data-parallel engines share them."""
         routed = self.model.feed_forward.routed
         if routed is None:
             return None
-        if expert_parallel and routed.experts % self.tp:
+        devices = self.tp * self.dp
+        what = (routed.experts, "experts") if expert_parallel else (
+            routed.intermediate, "expert columns"
+        )  # fmt: skip
+        if what[0] % devices:
             raise InputError(
-                f"{self.model.name}: {routed.experts} experts cannot be shared by {self.tp} devices"
+                f"{self.model.name}: {what[0]} {what[1]} cannot be shared by {devices} devices"
             )
-        tp, ep = (1, self.tp) if expert_parallel else (self.tp, 1)
+        tp, ep = (1, devices) if expert_parallel else (devices, 1)
         width = routed.intermediate
         return ExpertShape(routed.hidden, width, routed.experts, routed.top_k, tp, ep)
 
     def experts_s(self, tokens: int) -> float:
-        """Routed experts of all layers: measured, or read the touched ones and compute."""
+        """Routed experts of all layers: measured, or read the touched ones and compute.
+
+        Of data-parallel engines, each brings as many tokens.
+        """
         experts, shape = self._experts, self._expert_shape
         if experts is None or shape is None:
             return 0.0
+        tokens *= self.dp
         curve, table = self.calibration.moe, self.calibration.moe_table
         if curve is None:
             self.calibration.time_borrowed_for(self.model.dtype, self.tp, moe=True)  # raises
@@ -245,13 +260,26 @@ class Operators:
         return model.layers * tokens * BYTES_PER_VALUE[model.dtype] * values / self._bandwidth
 
     def _all_reduce_s(self, tokens: int) -> float:
-        """Two all-reduces a layer over the hidden state of all tokens."""
-        if self.tp == 1:
+        """Two all-reduces a layer over the hidden state of all tokens.
+
+        Tokens of data-parallel engines are gathered before routed experts and scattered behind
+        them, which is an all-reduce over all their devices.
+        """
+        layers = 2 * self.model.layers
+        routed = self.model.feed_forward.routed
+        seconds = 0.0
+        if routed is not None and self.dp > 1:
+            layers -= routed.layers
+            seconds = routed.layers * self._one_all_reduce_s(self.tp * self.dp, tokens * self.dp)
+        return seconds + layers * self._one_all_reduce_s(self.tp, tokens)
+
+    def _one_all_reduce_s(self, devices: int, tokens: int) -> float:
+        if devices == 1:
             return 0.0
-        curve = self.calibration.all_reduce_curve(self.tp)
+        curve = self.calibration.all_reduce_curve(devices)
         message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
         rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
-        return 2 * self.model.layers * _norm(curve.latency_s, message / rate, curve.exponent)
+        return _norm(curve.latency_s, message / rate, curve.exponent)
 
     def _stage_transfers_s(self, tokens: int) -> float:
         """Hidden states of all tokens from each stage of a pipeline to the next, at nominal rate.
@@ -266,17 +294,19 @@ class Operators:
         return (self.pp - 1) * message / self.profile.require(f"{link}.bytes_per_s")
 
     def _measure_context_token(self) -> tuple[float, float]:
-        """(seconds, FLOPs) that one token of context adds to a decode step in one layer."""
+        """(seconds to read, FLOPs per query) of one token of context in one layer."""
         model, sizes = self.model, self.model.attention
         curve = self.calibration.decode_attention
         values = sizes.kv_values_per_token(self.tp)
         layer_bytes = values * BYTES_PER_VALUE[model.kv_dtype]
         layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
-        memory_s = layer_bytes / (self._bandwidth * curve.memory_efficiency)
-        compute_s = layer_flops / (
-            self._peak(model.dtype) * self.calibration.prefill_attention.compute_efficiency
-        )
-        return max(memory_s, compute_s), layer_flops
+        return layer_bytes / (self._bandwidth * curve.memory_efficiency), layer_flops
+
+    def _layer_context_s(self, queries: int) -> float:
+        """Read a token of context in one layer, or compute on it, whichever takes longer. [s]"""
+        efficiency = self.calibration.prefill_attention.compute_efficiency
+        rate = self._peak(self.model.dtype) * efficiency
+        return max(self._context_memory_s, queries * self._context_flops / rate)
 
     @property
     def _query_values(self) -> int:
@@ -292,11 +322,35 @@ class Operators:
             return 0.0
         sizes, curve = self.model.attention, self.calibration.decode_attention
         heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
-        seconds = self.model.layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
+        layers = self.model.attention_layers
+        seconds = layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
+        seconds += self._linear_s(decoders, decoders)
         if sizes.sliding_layers and sizes.window:
             # Contexts are taken to fill the window, which keeps the step linear in context.
-            seconds += self._window_tokens(decoders) * self._layer_context_token[0]
+            seconds += self._window_tokens(decoders) * self._layer_context_s(1)
         return seconds
+
+    def _linear_s(self, sequences: int, tokens: int) -> float:
+        """Layers of linear attention: read and write states, compute on tokens. [s]
+
+        At the efficiencies of decode and of prefill attention; no kernel has been measured.
+        """
+        linear = self.model.linear
+        if linear is None or not sequences:
+            return 0.0
+        rate = self._bandwidth * self.calibration.decode_attention.memory_efficiency
+        efficiency = self.calibration.prefill_attention.compute_efficiency
+        memory_s = sequences * 2 * linear.state_bytes(self.tp, self.model.dtype) / rate
+        peak = self._peak(self.model.dtype) * efficiency
+        compute_s = tokens * linear.flops_per_token(self.tp) / peak
+        latency_s = self.calibration.decode_attention.latency_s
+        return linear.layers * (latency_s + max(memory_s, compute_s))
+
+    def linear(self, sequences: int, tokens: int) -> tuple[float, float]:
+        """(seconds, FLOPs) of layers of linear attention for tokens of so many sequences."""
+        linear = self.model.linear
+        flops = linear.layers * tokens * linear.flops_per_token(self.tp) if linear else 0.0
+        return self._linear_s(sequences, tokens), flops
 
     def _window_tokens(self, decoders: int) -> int:
         """Tokens that layers with a sliding window read, over all such layers."""

@@ -18,6 +18,7 @@ from ttcsim.simulator.capacity import kv_blocks, memory
 from ttcsim.simulator.model_catalogue import load_model
 from ttcsim.simulator.scenario import Deployment, EngineOptions, Scenario
 from ttcsim.simulator.scheduler import SchedulerConfig
+from ttcsim.simulator.speculation import Drafter, make_drafter
 from ttcsim.simulator.step_cost import StepCost
 
 _GIB = 1 << 30
@@ -42,8 +43,32 @@ class Plan:
 
     @property
     def devices_per_replica(self) -> int:
-        """Devices of one engine."""
-        return self.deployment.tensor_parallel * self.deployment.pipeline_parallel
+        """Devices of one replica: of its engine, or of all that share experts."""
+        deployment = self.deployment
+        engine = deployment.tensor_parallel * deployment.pipeline_parallel
+        return engine * deployment.data_parallel
+
+    @property
+    def engines(self) -> int:
+        """Engines of all replicas."""
+        return self.deployment.replicas * self.deployment.data_parallel
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """KV of one token on one rank. [bytes]"""
+        deployment = self.deployment
+        return self.model.kv_bytes_per_token(
+            deployment.tensor_parallel, pp=deployment.pipeline_parallel
+        )
+
+    @property
+    def offloaded_blocks(self) -> int:
+        """KV blocks that each engine can keep in host memory."""
+        offered = self.deployment.engine.kv_offloading_bytes
+        if offered is None:
+            return 0
+        ranks = self.deployment.tensor_parallel * self.deployment.pipeline_parallel
+        return int(offered / (ranks * self.kv_bytes_per_token * self.scheduler.block_size))
 
     @property
     def usd_per_hour(self) -> float:
@@ -97,7 +122,8 @@ def plans_of(scenario: Scenario) -> list[Plan]:
     needed = scenario.strategy.deployments()
     placement = scenario.scorer_placement
     if "scorer" not in needed or placement == "same_engine":
-        return [make_plan("generator", scenario.generator)]
+        generator = make_plan("generator", scenario.generator)
+        return [generator, *_prefillers(scenario, generator)]
     if scenario.scorer is None:
         raise InputError(
             f"strategy {scenario.strategy.name} needs a scorer: give one, or set"
@@ -108,7 +134,31 @@ def plans_of(scenario: Scenario) -> list[Plan]:
     else:
         share = _check_colocated(scenario)
         plans = [("generator", scenario.generator, share), ("scorer", scenario.scorer, share)]
-    return [make_plan(name, deployment, share) for name, deployment, share in plans]
+    made = [make_plan(name, deployment, share) for name, deployment, share in plans]
+    return [*made, *_prefillers(scenario, made[0])]
+
+
+def _prefillers(scenario: Scenario, generator: Plan) -> list[Plan]:
+    """The plan of the scenario's prefiller, if it has one."""
+    if scenario.prefiller is None:
+        return []
+    made = make_plan("prefiller", scenario.prefiller)
+    for field, own, other in (
+        ("model", made.model.name, generator.model.name),
+        ("kv_cache_dtype", made.model.kv_dtype, generator.model.kv_dtype),
+        ("engine.block_size", made.scheduler.block_size, generator.scheduler.block_size),
+    ):
+        if own != other:
+            raise InputError(
+                f"prefiller.{field}: its KV goes to the generator, so it must be {other}"
+                f" (found {own})"
+            )
+    if generator.scheduler.num_speculative_tokens:
+        raise InputError(
+            "generator.engine.speculative_config: not modelled together with a prefiller"
+        )
+    generator.profile.require(f"links.{scenario.kv_link}.bytes_per_s")
+    return [made]
 
 
 def _check_colocated(scenario: Scenario) -> float:
@@ -122,7 +172,7 @@ def _check_colocated(scenario: Scenario) -> float:
         if each.pipeline_parallel > 1:
             raise InputError(f"{name}.pipeline_parallel: a pipeline cannot be shared (found"
                              f" {each.pipeline_parallel})")  # fmt: skip
-    for field in ("hardware", "replicas", "tensor_parallel"):
+    for field in ("hardware", "replicas", "tensor_parallel", "data_parallel"):
         if getattr(own, field) != getattr(scorer, field):
             raise InputError(
                 f"scorer.{field}: a colocated scorer stands on the generator's devices, so it"
@@ -152,17 +202,30 @@ def make_plan(name: str, deployment: Deployment, memory_share: float = 1.0) -> P
     model = model.with_dtype(deployment.weight_dtype, deployment.kv_cache_dtype)
     calibration = _calibration(deployment, profile)
     _check_stages(name, deployment, model)
-    cost = StepCost(
-        model,
-        profile,
-        calibration,
-        deployment.tensor_parallel,
-        deployment.pipeline_parallel,
-        deployment.expert_parallel,
-        deployment.sampling == "truncated",
-        deployment.overhead_factor,
-    )
-    config = _scheduler(name, deployment, model, profile, memory_share)
+    speculative = deployment.engine.speculative_config
+    drafter = None if speculative is None else make_drafter(name, speculative, model)
+
+    def cost_of(model: Architecture, drafter: StepCost | None, drafts: int) -> StepCost:
+        return StepCost(
+            model,
+            profile,
+            calibration,
+            deployment.tensor_parallel,
+            deployment.pipeline_parallel,
+            deployment.expert_parallel,
+            deployment.sampling == "truncated",
+            deployment.overhead_factor,
+            deployment.data_parallel,
+            drafter,
+            drafts,
+        )
+
+    if drafter is None or speculative is None:
+        cost = cost_of(model, None, 0)
+    else:
+        drafting = cost_of(drafter.model, None, 0)
+        cost = cost_of(model, drafting, speculative.num_speculative_tokens)
+    config = _scheduler(name, deployment, model, drafter, profile, memory_share)
     return Plan(name, deployment, model, profile, calibration, cost, config)
 
 
@@ -171,6 +234,22 @@ def _check_stages(name: str, deployment: Deployment, model: Architecture) -> Non
         raise InputError(
             f"{name}.pipeline_parallel: {deployment.pipeline_parallel} stages are more than the"
             f" {model.layers} layers of {model.name}"
+        )
+    engine = deployment.engine
+    if engine.kv_offloading_bytes is not None:
+        if engine.speculative_config is not None:
+            raise InputError(
+                f"{name}.engine.speculative_config: not modelled together with kv_offloading_bytes"
+            )
+        if not engine.enable_prefix_caching:
+            raise InputError(
+                f"{name}.engine.kv_offloading_bytes: KV is found again by its prefix, so"
+                " enable_prefix_caching must be true"
+            )
+    if deployment.pipeline_parallel > 1 and engine.speculative_config is not None:
+        raise InputError(
+            f"{name}.engine.speculative_config: drafts in a pipeline are not modelled"
+            f" (found pipeline_parallel {deployment.pipeline_parallel})"
         )
 
 
@@ -204,6 +283,7 @@ def _scheduler(
     name: str,
     deployment: Deployment,
     model: Architecture,
+    drafter: Drafter | None,
     profile: HardwareProfile,
     memory_share: float,
 ) -> SchedulerConfig:
@@ -224,11 +304,13 @@ def _scheduler(
         options.block_size,
         tokens,
         seqs,
+        deployment.data_parallel,
+        drafter,
     )
-    devices = deployment.tensor_parallel * deployment.pipeline_parallel
+    devices = deployment.tensor_parallel * deployment.pipeline_parallel * deployment.data_parallel
     where = f"{model.name} on {devices} x {profile.name}"
     blocks = kv_blocks(where, found, options.num_gpu_blocks)
-    asynchronous = options.async_scheduling
+    asynchronous, speculative = options.async_scheduling, options.speculative_config
     return SchedulerConfig(
         num_blocks=blocks,
         block_size=options.block_size,
@@ -240,6 +322,8 @@ def _scheduler(
         watermark=options.watermark,
         pipeline_parallel_size=deployment.pipeline_parallel,
         async_scheduling=profile.kind == "gpu" if asynchronous is None else asynchronous,
+        num_speculative_tokens=speculative.num_speculative_tokens if speculative else 0,
+        speculative_method=speculative.method if speculative else "mtp",
     )
 
 

@@ -98,10 +98,15 @@ class Recorder:
                     discarded += outputs
                 recomputed += request.recomputed_tokens
                 prompt += request.prompt_tokens
-                cached += hits if hits is not None else 0
                 preemptions += request.preemptions
-                energy += request.energy
-                self._add_call(record, request, outputs, hits if hits is not None else 0, chosen)
+                used_energy = request.energy
+                if record.prefill is not None:
+                    used_energy += record.prefill.energy
+                    hits = record.prefill.cached_tokens
+                energy += used_energy
+                found = hits if hits is not None else 0
+                cached += found
+                self._add_call(record, request, outputs, found, chosen, used_energy)
             record.close()
         end = question.end
         assert end is not None
@@ -117,7 +122,13 @@ class Recorder:
         caller.calls = []
 
     def _add_call(
-        self, record: CallRecord, request: Request, outputs: int, cached: int, used: bool
+        self,
+        record: CallRecord,
+        request: Request,
+        outputs: int,
+        cached: int,
+        used: bool,
+        energy: int,
     ) -> None:
         call, engine, first, end = record.call, record.engine, record.first_token, record.end
         assert end is not None
@@ -126,7 +137,7 @@ class Recorder:
             engine.replica if engine is not None else 0, call.sample, record.sample_model,
             call.state, seconds(record.sent), None if first is None else seconds(first),
             seconds(end), request.prompt_tokens, cached, outputs, request.recomputed_tokens,
-            request.preemptions, used, joules(request.energy),
+            request.preemptions, used, joules(energy),
         ))  # fmt: skip
 
     def tables(self) -> tuple[Table, Table]:

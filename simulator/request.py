@@ -30,6 +30,8 @@ class Request:
         outputs: Output tokens delivered so far.
         computed: Tokens whose KV exists or is being computed (advanced when scheduled).
         hold: Output tokens sampled by batches still in flight (asynchronous scheduling).
+        chunked: Whether its last scheduled tokens left some of the known ones to be prefilled.
+        drafts: Tokens a drafter has proposed; they are verified with the next token.
         inflight: Tokens scheduled in batches not yet returned.
         stale: Value of `inflight` at the last preemption, counted down as batches return.
         blocks: Physical blocks held, in order.
@@ -40,17 +42,52 @@ class Request:
         cached_tokens: Prefix-cache hits at the first admission, None before it.
         recomputed_tokens: Tokens whose KV was computed again after a preemption.
         decoding, base, place, last_step: Lock-step state, see `lockstep.py`.
+        fetching: Whether KV is on its way into its blocks, see `kv_loading.py`.
+        prefilled: Tokens of the prompt whose KV another engine has, not yet asked for.
         energy: Energy booked so far. [10 aJ]
         owes_energy, paid_share, paid_slope, paid_moment: See `ledger.py`.
         tag: Whatever the owner of the request wants to find again.
     """
 
     __slots__ = (
-        "arrival", "base", "blocks", "cached_tokens", "computed", "decoding", "energy", "hold",
-        "id", "inflight", "kept", "keys", "last_step", "lost_tokens", "max_tokens",
-        "next_eligible_step", "output_keys", "outputs", "owes_energy", "paid_moment", "paid_share",
-        "paid_slope", "place", "preemptions", "priority", "prompt_blocks", "prompt_tokens",
-        "recomputed_tokens", "registered", "resumed_at", "stale", "status", "stop_at", "tag",
+        "arrival",
+        "base",
+        "blocks",
+        "cached_tokens",
+        "chunked",
+        "computed",
+        "decoding",
+        "drafts",
+        "energy",
+        "fetching",
+        "hold",
+        "id",
+        "inflight",
+        "kept",
+        "keys",
+        "last_step",
+        "lost_tokens",
+        "max_tokens",
+        "next_eligible_step",
+        "output_keys",
+        "outputs",
+        "owes_energy",
+        "paid_moment",
+        "paid_share",
+        "paid_slope",
+        "place",
+        "preemptions",
+        "prefilled",
+        "priority",
+        "prompt_blocks",
+        "prompt_tokens",
+        "recomputed_tokens",
+        "registered",
+        "resumed_at",
+        "stale",
+        "status",
+        "stop_at",
+        "tag",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +117,8 @@ class Request:
         self.outputs = 0
         self.computed = 0
         self.hold = 0
+        self.chunked = False
+        self.drafts = 0
         self.inflight = 0
         self.stale = 0
         self.blocks: list[Block] = []
@@ -87,6 +126,8 @@ class Request:
         self.kept: Kept | None = None
         self.next_eligible_step = 0
         self.resumed_at = 0
+        self.fetching = False
+        self.prefilled = 0
         self.decoding = False
         self.base = 0
         self.last_step = 0
@@ -119,10 +160,13 @@ class Batch:
         prefills: The part of `scheduled` that is prompt, or recomputed after a preemption.
         samples: For each of `scheduled`, the number (from 0) of the output token it samples, or
             None if it is only partly prefilled.
-        decoders: Requests that decode one token.
+        drafts: How many of the scheduled tokens of a request are drafts to verify.
+        accepted: How many of them were accepted; known when the batch has run.
+        decoders: Requests that decode: one token, and the drafts.
         context_tokens: Their contexts, summed, this step's token included. [tokens]
         longest_context: The longest of them. [tokens]
         admitted: Prefix-cache hit tokens of the requests taken from the waiting queue.
+        loads: Tokens whose KV is to be fetched into the blocks of a request that waits for it.
         preempted: Requests that lost their blocks in this step.
         flushed: Requests that ended since the last call.
         contexts: Context of each decoder (step-by-step scheduler only). [tokens]
@@ -130,8 +174,8 @@ class Batch:
     """
 
     __slots__ = (
-        "admitted", "context_tokens", "contexts", "decoders", "finishing", "flushed",
-        "longest_context", "preempted", "prefills", "samples", "scheduled",
+        "accepted", "admitted", "context_tokens", "contexts", "decoders", "drafts", "finishing",
+        "flushed", "loads", "longest_context", "preempted", "prefills", "samples", "scheduled",
     )  # fmt: skip
 
     def __init__(self, decoders: int = 0, context_tokens: int = 0) -> None:
@@ -139,10 +183,13 @@ class Batch:
         self.scheduled: dict[Request, int] = _NO_TOKENS
         self.prefills: dict[Request, int] = _NO_TOKENS
         self.samples: dict[Request, int | None] = _NO_SAMPLES
+        self.drafts: dict[Request, int] = _NO_TOKENS
+        self.accepted: dict[Request, int] = _NO_TOKENS
         self.decoders = decoders
         self.context_tokens = context_tokens
         self.longest_context = 0
         self.admitted: dict[Request, int] = _NO_TOKENS
+        self.loads: dict[Request, int] = _NO_TOKENS
         self.preempted: list[Request] = _NOBODY
         self.flushed: list[Request] = _NOBODY
         self.contexts: dict[Request, int] = _NO_TOKENS
@@ -153,7 +200,7 @@ class Batch:
         """An empty batch with places of its own for what `schedule()` fills in."""
         batch = Batch()
         batch.scheduled, batch.prefills, batch.samples, batch.admitted = {}, {}, {}, {}
-        batch.preempted = []
+        batch.drafts, batch.accepted, batch.loads, batch.preempted = {}, {}, {}, []
         return batch
 
 

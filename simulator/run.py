@@ -81,6 +81,8 @@ class Run:
             scenario.scorer_placement == "colocated",
             _got_first_token,
             _ended,
+            scenario.seed,
+            scenario.kv_link,
         )
         for cluster in self.clusters.values():
             cluster.ingest = round(front_end.ingest_s * TICKS_PER_S)
@@ -239,13 +241,13 @@ class Thread(Waiter):
 def _got_first_token(request: Request) -> None:
     record: CallRecord = request.tag
     if record.caller is not None:
-        record.caller.got_first_token(record)
+        record.caller.got_first_token(record, request)
 
 
 def _ended(request: Request) -> None:
     record: CallRecord = request.tag
     if record.caller is not None:
-        record.caller.ended(record)
+        record.caller.ended(record, request)
 
 
 def in_flight_limit(scenario: Scenario) -> float:

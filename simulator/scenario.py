@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ttcsim.errors import InputError, invalid, read_yaml
 from ttcsim.workloads.arrivals import Arrivals
@@ -14,6 +22,27 @@ from ttcsim.workloads.synthetic import SyntheticSpec
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SpeculativeConfig(_Record):
+    """Speculative decoding, under vLLM's names; the acceptance rate is the traffic's."""
+
+    method: Literal["draft_model", "mtp"] = Field(
+        description="draft_model: a small model; mtp: the model's own module for the next tokens"
+    )
+    model: str | None = Field(None, description="name or config.json of the draft model")
+    num_speculative_tokens: int = Field(ge=1, description="draft tokens of a step")
+    acceptance_rate: float = Field(
+        ge=0,
+        le=1,
+        description="probability that a draft token is accepted if those before it were",
+    )
+
+    @model_validator(mode="after")
+    def _check_model(self) -> "SpeculativeConfig":
+        if (self.model is None) == (self.method == "draft_model"):
+            raise ValueError("model: method draft_model needs one, method mtp has its own")
+        return self
 
 
 class EngineOptions(_Record):
@@ -35,6 +64,12 @@ class EngineOptions(_Record):
         None, description="decide a step before the one before has returned; None: on GPUs"
     )
     watermark: float = Field(0.0, ge=0, lt=1, description="share of blocks kept free at admission")
+    kv_offloading_bytes: float | None = Field(
+        None, gt=0, description="host memory for KV that the cache has lost, all ranks together"
+    )
+    speculative_config: SpeculativeConfig | None = Field(
+        None, description="propose tokens cheaply and verify several in one step"
+    )
     step_by_step: bool = Field(
         False, description="simulate every step by itself: slow, and must give the same result"
     )
@@ -62,6 +97,11 @@ class Deployment(_Record):
     tensor_parallel: int = Field(1, ge=1, description="devices that share every layer")
     pipeline_parallel: int = Field(
         1, ge=1, description="stages that share the layers; an engine has tensor x pipeline devices"
+    )
+    data_parallel: int = Field(
+        1,
+        ge=1,
+        description="engines of a replica, each with requests of its own, that share the experts",
     )
     expert_parallel: bool = Field(
         False, description="each device holds whole experts, instead of a part of every one"
@@ -98,6 +138,13 @@ class Scenario(_Record):
         "own_device",
         description="colocated: both engines take turns on the generator's devices; same_engine: "
         "the generator scores",
+    )
+    prefiller: Deployment | None = Field(
+        None,
+        description="prefills the generator's prompts and sends it their KV (disaggregation)",
+    )
+    kv_link: Literal["intra_node", "inter_node"] = Field(
+        "inter_node", description="link over which a prefiller's KV travels"
     )
     trace: str | SyntheticSpec = Field("math500_r1_8b", description="questions and samples")
     questions: int | None = Field(

@@ -7,6 +7,7 @@ tokens run in the next step, `update()` delivers the tokens of a step that has r
 
 import bisect
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +38,8 @@ class SchedulerConfig:
     async_scheduling: bool = False
     pipeline_parallel_size: int = 1
     model_runner: Literal["v1", "v2"] = "v2"
+    num_speculative_tokens: int = 0
+    speculative_method: Literal["draft_model", "mtp"] = "mtp"
 
     @property
     def queue_depth(self) -> int:
@@ -45,12 +48,28 @@ class SchedulerConfig:
             return self.pipeline_parallel_size
         return self.pipeline_parallel_size + 1 if self.model_runner == "v2" else 2
 
+    @property
+    def draft_slots(self) -> int:
+        """Tokens of the budget that a request takes beside its own: a draft model's input."""
+        return int(self.num_speculative_tokens > 0 and self.speculative_method == "draft_model")
+
+
+Accepted = Callable[[Request, int], int]
+"""How many of a request's next so many draft tokens the model accepts."""
+
+
+def _none_accepted(request: Request, drafts: int) -> int:
+    return 0
+
 
 class Scheduler:
     """Waiting and running requests of one engine, and the blocks they hold."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, accepted: Accepted = _none_accepted) -> None:
         self.config = config
+        self._accepted = accepted
+        self._drafts = config.num_speculative_tokens
+        self._slots = config.draft_slots
         self.pool = BlockPool(config.num_blocks)
         self.waiting: deque[Request] = deque()
         self.running: dict[Request, None] = {}  # in order of admission
@@ -121,7 +140,7 @@ class Scheduler:
 
     def _schedule_running(self, batch: Batch, cap: int | None) -> int:
         """Phase A: give running requests their tokens in order; return the budget left."""
-        budget = self.config.max_num_batched_tokens
+        budget = self.config.max_num_batched_tokens - self._slots
         order = list(self.running)
         position = 0
         while position < len(order) and budget > 0:
@@ -136,14 +155,21 @@ class Scheduler:
                 order.pop(place)
                 if place < position:
                     position -= 1
-                budget += batch.scheduled.pop(victim, 0)
+                if victim in batch.scheduled:
+                    budget += batch.scheduled.pop(victim) + self._slots
+                    batch.drafts.pop(victim, None)
                 self._preempt(victim)
                 batch.preempted.append(victim)
                 if victim is request:
                     return budget
             batch.scheduled[request] = tokens
-            budget -= tokens
+            budget -= tokens + self._slots
             position += 1
+            if request.drafts:
+                drafts = tokens + request.computed - request.known - request.hold
+                if drafts > 0:
+                    batch.drafts[request] = drafts
+                request.drafts = 0
         return budget
 
     def _running_tokens(self, request: Request, budget: int, cap: int | None) -> int:
@@ -154,7 +180,7 @@ class Scheduler:
             return 0
         if self._calls < request.next_eligible_step:
             return 0
-        tokens = request.known + request.hold - request.computed
+        tokens = request.known + request.drafts + request.hold - request.computed
         if cap is not None:
             tokens = min(tokens, cap)
         return min(tokens, budget, config.max_model_len - request.computed - 1)
@@ -174,7 +200,7 @@ class Scheduler:
         request.lost_tokens = request.computed
         request.computed = 0
         request.stale = request.inflight
-        request.hold = 0
+        request.hold = request.drafts = 0
         request.status = Status.WAITING
         request.preemptions += 1
         self.preemptions += 1
@@ -183,40 +209,70 @@ class Scheduler:
     def _schedule_waiting(self, batch: Batch, cap: int | None, budget: int) -> None:
         """Phase B: admit waiting requests while budget, slots and blocks last."""
         set_aside: list[Request] = []
+        padding, running = self._padding(batch), bool(batch.scheduled)
         while budget > 0 and self.waiting and len(self.running) < self._max_active:
             request = self.waiting[0]
-            if request.stale > 0:  # output from before its preemption is still in flight
+            if request.stale > 0 or request.fetching:
+                # Output from before its preemption, or KV for its blocks, is still on its way.
                 set_aside.append(self.waiting.popleft())
                 continue
-            admitted = self._admit(request, budget, cap)
+            admitted = self._admit(request, budget, cap, padding, running)
             if not admitted:
                 break  # head-of-line blocking: nobody behind is tried
+            if admitted < 0:
+                set_aside.append(self.waiting.popleft())
+                continue
             batch.admitted[request] = request.computed
             batch.scheduled[request] = admitted
-            budget -= admitted
+            budget -= admitted + self._slots
+            if request.computed + admitted > request.known:
+                batch.drafts[request] = padding
         for request in reversed(set_aside):
             self._put_back(request)
 
-    def _admit(self, request: Request, budget: int, cap: int | None = None) -> int:
-        """Move a waiting request to running if its tokens fit; return how many, or 0."""
-        block_size = self.config.block_size
+    def _padding(self, batch: Batch) -> int:
+        """Draft tokens with which an admission of one token makes a batch of decoders uniform."""
+        for request in batch.scheduled:
+            if request.chunked:
+                return 0
+        return self._drafts
+
+    def _admit(
+        self,
+        request: Request,
+        budget: int,
+        cap: int | None = None,
+        padding: int = 0,
+        running: bool = False,
+    ) -> int:
+        """Move a waiting request to running if its tokens fit; return how many, or 0.
+
+        With `padding` drafts, a single token is filled up, if others are `running` or its prefix
+        was found.
+        """
+        config = self.config
+        block_size = config.block_size
         hits = self.pool.lookup(request.keys, self._most_hits(request))
+        if hits and self._drafts and config.speculative_method == "mtp":
+            hits.pop()  # the drafter needs its last hidden state
         kept = request.kept
         # Its prompt is behind the outputs in the free list, so it is there as long as they are.
         assert kept is None or not kept.blocks or len(hits) == request.prompt_blocks
         found = len(hits) + (0 if kept is None else len(kept.blocks))
         tokens = request.known - found * block_size
+        fits = request.known + padding < config.max_model_len
+        if padding and tokens == 1 and (running or found) and fits:
+            if 1 + padding > budget:
+                return 0
+            tokens += padding
         if cap is not None:
             tokens = min(tokens, cap)
-        if tokens > budget and not self.config.enable_chunked_prefill:
+        if tokens > budget and not config.enable_chunked_prefill:
             return 0
         tokens = min(tokens, budget)
         if not self._allocate(request, tokens, hits, kept, waiting=True):
             return 0
-        self.waiting.popleft()
-        self.running[request] = None
-        request.status = Status.RUNNING
-        request.resumed_at = request.known
+        self._start(request)
         request.computed = found * block_size
         request.kept = None
         if request.cached_tokens is None:
@@ -224,6 +280,13 @@ class Scheduler:
         request.recomputed_tokens += max(request.lost_tokens - request.computed, 0)
         request.lost_tokens = 0
         return tokens
+
+    def _start(self, request: Request) -> None:
+        """Move the head of the queue to running."""
+        self.waiting.popleft()
+        self.running[request] = None
+        request.status = Status.RUNNING
+        request.resumed_at = request.known
 
     def _most_hits(self, request: Request) -> int:
         """Blocks it may find in the cache: the last known token is computed, to sample from it."""
@@ -238,8 +301,13 @@ class Scheduler:
         hits: list[Block] | None = None,
         kept: Kept | None = None,
         waiting: bool = False,
+        loads: bool = False,
     ) -> bool:
-        """Give a request the blocks for `tokens` more tokens; without effect if they do not fit."""
+        """Give a request the blocks for `tokens` more tokens; without effect if they do not fit.
+
+        If KV `loads` into them, nobody else may find them yet, and blocks that others need to go on
+        are left alone.
+        """
         config, pool = self.config, self.pool
         found, free = 0, pool.free_blocks
         if hits:
@@ -250,12 +318,14 @@ class Scheduler:
             free -= len(kept.blocks)
         base = request.computed + found * config.block_size
         have = len(request.blocks) + found
-        needed = self._blocks_for(base + tokens) - have
+        needed = self._blocks_for(base + tokens + self._drafts) - have
         if waiting:
             if self.running:
                 free -= self._watermark_blocks
             if config.scheduler_reserve_full_isl and self._blocks_for(request.known) - have > free:
                 return False
+        if loads:
+            free -= self._reserved_blocks()
         if max(needed, 0) > free:
             return False
         if hits:
@@ -266,8 +336,12 @@ class Scheduler:
         if needed > 0:
             request.blocks += pool.take(needed)
         request.registered = max(request.registered, found)
-        self._register(request, min(base + tokens, request.known) // config.block_size)
+        if not loads:
+            self._register(request, min(base + tokens, request.known) // config.block_size)
         return True
+
+    def _reserved_blocks(self) -> int:
+        return 0
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-min(tokens, self.config.max_model_len) // self.config.block_size)
@@ -281,6 +355,8 @@ class Scheduler:
     def _comes_back_to_its_outputs(self, request: Request) -> bool:
         """Whether a request to be preempted is sure to look up all its full blocks of output."""
         if request.output_keys is None or len(request.keys) > request.prompt_blocks:
+            return False
+        if self._drafts:
             return False
         full = request.registered
         if full <= request.prompt_blocks or full > self._most_hits(request):
@@ -332,12 +408,15 @@ class Scheduler:
                 batch.prefills[request] = tokens
             request.computed += tokens
             request.inflight += tokens
-            if request.computed < request.known + request.hold:
+            request.chunked = request.computed < request.known + request.hold
+            if request.chunked:
                 batch.samples[request] = None
                 continue
-            batch.samples[request] = request.computed - request.prompt_tokens
+            drafts = batch.drafts.get(request, 0)
+            batch.samples[request] = request.computed - drafts - request.prompt_tokens
             if self.config.async_scheduling:
-                request.hold += 1
+                request.hold += 1 + drafts
+                request.drafts = self._drafts
                 if self.config.model_runner == "v2":
                     size = self.config.pipeline_parallel_size
                     request.next_eligible_step = self._calls + size
@@ -358,31 +437,61 @@ class Scheduler:
             sample = batch.samples[request]
             if sample is None:
                 continue
-            if self._deliver(request, sample, was_stale):
+            drafts = batch.drafts.get(request, 0)
+            accepted = 0
+            if drafts:
+                if request not in batch.prefills:  # padding is never right
+                    accepted = self._accepted(request, drafts)
+                batch.accepted[request] = accepted
+                if not was_stale:
+                    self._reject(request, drafts - accepted)
+            if self._deliver(request, sample, was_stale, accepted):
                 finished.append(request)
+            elif not self.config.async_scheduling:
+                request.drafts = self._drafts
         for request in finished:
             self.running.pop(request, None)
         return finished
 
-    def _deliver(self, request: Request, sample: int, was_stale: bool) -> bool:
-        """Append one output token; return whether the request is complete (and then free it)."""
-        request.outputs += 1
+    @staticmethod
+    def _reject(request: Request, drafts: int) -> None:
+        """Take back draft tokens that were counted as computed when they were scheduled."""
+        request.computed -= drafts
+        if request.hold:
+            request.hold -= drafts
+
+    def _deliver(self, request: Request, sample: int, was_stale: bool, accepted: int = 0) -> bool:
+        """Append a token and accepted drafts; return whether the request is complete (and free it).
+
+        Asynchronously, which output token comes after drafts is known only now.
+        """
+        if self._drafts:
+            sample = request.outputs
+        done = self._append(request, sample)
+        delivered = 1
+        while delivered <= accepted and not done:
+            done = self._append(request, sample + delivered)
+            delivered += 1
         if self.config.async_scheduling:
             if not was_stale:
-                request.hold -= 1
+                request.hold -= delivered
             if request.status is Status.RUNNING:
                 full = (request.computed - request.hold) // self.config.block_size
                 self._register(request, full)
-        done = (
-            sample == request.stop_at
-            or request.known >= self.config.max_model_len
-            or request.outputs >= request.max_tokens
-        )
         if done:
             if request.status is Status.WAITING:
                 self.waiting.remove(request)
             self._end(request, Status.FINISHED)
         return done
+
+    def _append(self, request: Request, sample: int) -> bool:
+        """Append output token number `sample`; return whether it is the last."""
+        request.outputs += 1
+        return (
+            sample == request.stop_at
+            or request.known >= self.config.max_model_len
+            or request.outputs >= request.max_tokens
+        )
 
     def _end(self, request: Request, status: Status) -> None:
         self._release(request)

@@ -21,6 +21,7 @@ class CallRecord:
         question: Identity of the question.
         sent: When it was sent.
         submitted: Whether the engine has it.
+        prefill: Its request to a prefiller, if there is one; `request` comes after it.
         sample_model: Who wrote the sample, if the trace says.
         first_token: When its first token reached the client.
         end: When it was finished or dropped.
@@ -29,8 +30,9 @@ class CallRecord:
     """
 
     __slots__ = (
-        "call", "caller", "end", "engine", "finished_as", "first_token", "number", "question",
-        "request", "sample_model", "sent", "submitted", "waits",
+        "call", "caller", "end", "engine", "finished_as", "first_token", "number", "prefill",
+        "prefill_engine", "prefilling", "question", "request", "sample_model", "sent", "submitted",
+        "waits",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +45,9 @@ class CallRecord:
         self.caller: SimulatedCaller | None = caller
         self.engine: Engine | None = None
         self.request: Request | None = None
+        self.prefill: Request | None = None
+        self.prefill_engine: Engine | None = None
+        self.prefilling = False
         self.submitted = False
         self.sample_model: str | None = None
         self.first_token: int | None = None
@@ -54,6 +59,8 @@ class CallRecord:
         """It has been written down: let go of everything that points back to it."""
         if self.request is not None:
             self.request.tag = None
+        if self.prefill is not None:
+            self.prefill.tag = None
         self.call.owner = None
         self.caller = None
         self.waits = []
@@ -199,6 +206,9 @@ class SimulatedCaller:
                     self._close(record)
                 elif record.submitted and record.engine is not None:
                     record.engine.cancel(record.request)
+                elif record.prefilling and record.prefill is not None:
+                    assert record.prefill_engine is not None
+                    record.prefill_engine.cancel(record.prefill)
 
     def cancel_all(self) -> None:
         """Stop whatever still runs."""
@@ -247,6 +257,8 @@ class SimulatedCaller:
             output_keys=output_keys if caching else None,
             tag=record,
         )
+        if cluster.prefiller is not None and call.kind == "generate":
+            self._prefill_elsewhere(record, cluster.prefiller)
         at = cluster.reaches_engine(self._agenda.now)
         if at > self._agenda.now:
             self._agenda.call(at, NORMAL, lambda: self._submit(record))
@@ -254,7 +266,37 @@ class SimulatedCaller:
             self._submit(record)
         return call
 
+    def _prefill_elsewhere(self, record: CallRecord, prefiller: Cluster) -> None:
+        """Let a prefiller do the prompt first."""
+        request = record.request
+        assert request is not None
+        request.prefilled = request.prompt_tokens
+        engine = prefiller.route(self._id)
+        engine.announced += 1
+        record.prefill_engine = engine
+        record.prefill = Request(
+            f"{request.id}/prefill",
+            request.prompt_tokens,
+            1,
+            request.keys,
+            output_keys=request.output_keys,
+            tag=record,
+        )
+
     def _submit(self, record: CallRecord) -> None:
+        """The call has come out of the front end."""
+        assert record.engine is not None
+        assert record.request is not None
+        if record.prefill is not None and record.prefill_engine is not None:
+            record.prefill_engine.announced -= 1
+            if record.call.state == "running":
+                record.prefilling = True
+                record.prefill_engine.submit(record.prefill)
+                return
+        self._hand_over(record)
+
+    def _hand_over(self, record: CallRecord) -> None:
+        """The engine that generates gets the request."""
         assert record.engine is not None
         assert record.request is not None
         record.engine.announced -= 1
@@ -265,14 +307,17 @@ class SimulatedCaller:
             record.request.status = Status.ABORTED
             self._close(record)
 
-    def got_first_token(self, record: CallRecord) -> None:
-        """The engine has delivered the first token of a request."""
-        if record.first_token is None:
+    def got_first_token(self, record: CallRecord, request: Request) -> None:
+        """An engine has delivered the first token of a request; a prefiller's is thrown away."""
+        if record.first_token is None and request is record.request:
             record.first_token = self._agenda.now + self._output
 
-    def ended(self, record: CallRecord) -> None:
-        """The engine has finished or dropped a request."""
-        if record.call.state == "cancelled":
+    def ended(self, record: CallRecord, request: Request) -> None:
+        """An engine has finished or dropped a request."""
+        if request is record.prefill:
+            record.prefilling = False
+            self._hand_over(record)
+        elif record.call.state == "cancelled":
             self._close(record)
         elif not self._output:
             self._arrived(record)

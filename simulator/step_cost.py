@@ -39,7 +39,10 @@ class StepCost:
     """Cost of any batch of one model on `tensor_parallel` devices of one kind.
 
     With a pipeline, of the whole way through it: its stages work one after the other, each with
-    `tensor_parallel` devices.
+    `tensor_parallel` devices. With `data_parallel` engines that share experts, of one of them.
+
+    A `drafter` on the same devices proposes `drafts` tokens a step, one after the other; they are
+    verified together with the next token.
 
     Raises:
         InputError: If the profile or the calibration lacks a number that this model needs.
@@ -55,6 +58,9 @@ class StepCost:
         expert_parallel: bool = False,
         truncated_sampling: bool = True,
         overhead_factor: float = 1.0,
+        data_parallel: int = 1,
+        drafter: "StepCost | None" = None,
+        drafts: int = 0,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -69,14 +75,22 @@ class StepCost:
             expert_parallel,
             truncated_sampling,
             overhead_factor,
+            data_parallel,
         )
+        self._drafter = drafter
+        self._drafts = drafts
+        self._sequence_s: float = self.operators.sequence_s
         self.compute_dtype: str = self.operators.compute_dtype
         self.idle_w: float = float(profile.power.idle_w) * tensor_parallel
         self._by_tokens: dict[int, tuple[float, float, float]] = {}
         self._by_samples: dict[int, tuple[float, float]] = {}
         self._by_decoders: dict[int, tuple[float, float, float]] = {}
         self._decode_steps: dict[int, _DecodeStep] = {}
-        context_s, context_flops = self.operators.context_token
+        context_s, context_flops = self.operators.context_token(1 + drafts)
+        if drafter is not None:
+            draft_s, draft_flops = drafter.operators.context_token()
+            context_s += drafts * draft_s
+            context_flops += drafts * draft_flops
         self._context_ticks = round(context_s * TICKS_PER_S)
         self._lines: list[EnergyLine] = []
         for line in power_lines(calibration.power, float(profile.power.max_w), tensor_parallel):
@@ -84,7 +98,8 @@ class StepCost:
             slope = round(joules * UNITS_PER_J)
             self._lines.append(EnergyLine(line.watts, line.j_per_flop, line.saved_w, slope))
         attention = self.operators.prefill_attention
-        self._layers: int = model.layers
+        self._layers: int = model.attention_layers
+        self._linear = model.linear is not None
         self._prefill_latency_s: float = attention.latency_s
         self._head_flops: float = attention.head_flops
         self._flops_per_s: float = attention.flops_per_s
@@ -92,18 +107,24 @@ class StepCost:
         self._context_token_s: float = attention.context_token_s
         self.row(1)  # missing numbers show up now, not in the middle of a run
 
-    def row(self, decoders: int, spread: int = 0, prefills: Sequence[Prefill] = ()) -> StepRow:
+    def row(
+        self,
+        decoders: int,
+        spread: int = 0,
+        prefills: Sequence[Prefill] = (),
+        drafts: int = 0,
+    ) -> StepRow:
         """Cost of a step as a function of the decoders' summed context.
 
         `spread` is decoders · longest context - summed context of the decoders: how uneven they
-        are. [tokens]
+        are; `drafts` are all the tokens that decoders verify. [tokens]
         """
-        if not prefills:
+        if not prefills and self._drafter is None:
             step = self._of_decode_step(decoders)
             duration = int((step.seconds + step.tail_s * spread) * TICKS_PER_S + 0.5)
             ticks = self._context_ticks
             return StepRow(duration, ticks, self._lines, step.flops, step.all_reduce_s)
-        tokens = samples = decoders
+        tokens = samples = decoders + drafts
         for prefill in prefills:
             tokens += prefill.tokens
             if prefill.samples:
@@ -116,11 +137,49 @@ class StepCost:
         attention_s, attention_flops = self._prefill_attention(prefills)
         seconds += attention_s
         flops += attention_flops
+        if self._drafter is not None:
+            sequences = samples - drafts
+            seconds -= drafts * self._sequence_s  # overhead of a sequence, not of its tokens
+            draft_s, draft_all_reduce_s, draft_flops = self._drafting(
+                self._drafter, tokens, sequences, decoders, prefills
+            )
+            seconds += draft_s
+            all_reduce_s += draft_all_reduce_s
+            flops += draft_flops
         duration = int(seconds * TICKS_PER_S + 0.5)
         return StepRow(duration, self._context_ticks, self._lines, flops, all_reduce_s)
 
-    def decode_duration(self, decoders: int, spread: int, context: int) -> int:
+    def _drafting(
+        self,
+        drafter: "StepCost",
+        tokens: int,
+        sequences: int,
+        decoders: int,
+        prefills: Sequence[Prefill],
+    ) -> tuple[float, float, float]:
+        """(seconds, the all-reduce part of them, FLOPs) of proposing drafts, context left out.
+
+        The drafter first reads all tokens of the step, then goes on with one of each sequence.
+        """
+        seconds, all_reduce_s, flops = drafter._of_tokens(tokens)
+        attention_s, attention_flops = drafter._prefill_attention(prefills)
+        seconds += attention_s
+        flops += attention_flops
+        if sequences:
+            token_s, token_all_reduce_s, token_flops = drafter._of_tokens(sequences)
+            sample_s, sample_flops = drafter._of_samples(sequences)
+            decode_s, decode_flops, _ = drafter._of_decoders(decoders)
+            sample_s -= sequences * self._sequence_s
+            passes = self._drafts
+            seconds += (passes - 1) * token_s + passes * (sample_s + decode_s)
+            all_reduce_s += (passes - 1) * token_all_reduce_s
+            flops += (passes - 1) * token_flops + passes * (sample_flops + decode_flops)
+        return seconds, all_reduce_s, flops
+
+    def decode_duration(self, decoders: int, spread: int, context: int, drafts: int = 0) -> int:
         """Duration of a pure decode step. [as]"""
+        if self._drafter is not None:
+            return self.row(decoders, spread, (), drafts).duration_at(context)
         step = self._of_decode_step(decoders)
         seconds = step.seconds + step.tail_s * spread
         return int(seconds * TICKS_PER_S + 0.5) + self._context_ticks * context
@@ -166,6 +225,11 @@ class StepCost:
             memory_s = prefill.prior * self._context_token_s
             seconds += compute_s if compute_s > memory_s else memory_s
             flops += self._head_flops * pairs
+        if self._linear and prefills:
+            tokens = sum([prefill.tokens for prefill in prefills])
+            linear_s, linear_flops = self.operators.linear(len(prefills), tokens)
+            latency_s = self._layers * (self._prefill_latency_s + seconds)
+            return latency_s + linear_s, self._layers * flops + linear_flops
         return self._layers * (self._prefill_latency_s + seconds), self._layers * flops
 
 

@@ -209,7 +209,8 @@ def _costs(run: RunFacts, questions: Table) -> dict[str, Any]:
     idle = sum(d.idle_w * seconds(d.stages * run.horizon - d.busy_ticks) for d in run.devices)
     by_questions = float(np.asarray(questions.columns["energy_j"]).sum())
     hours = seconds(run.horizon) / 3600
-    plans = run.plans[:1] if run.scenario.scorer_placement == "colocated" else run.plans
+    colocated = run.scenario.scorer_placement == "colocated"
+    plans = [plan for plan in run.plans if not (colocated and plan.name == "scorer")]
     usd = sum(plan.usd_per_hour for plan in plans) * hours
     count = len(questions)
     return {
@@ -232,7 +233,7 @@ def _provenance(run: RunFacts) -> dict[str, Any]:
     )
     return {
         "deployments": _deployments(run),
-        "scorer_placement": scenario.scorer_placement if len(run.plans) > 1 else None,
+        "scorer_placement": scenario.scorer_placement if "scorer" in run.clusters else None,
         "time_level": {plan.name: plan.time_level for plan in run.plans},
         "energy_level": {plan.name: plan.energy_level for plan in run.plans},
         "time_error": {plan.name: plan.time_error for plan in run.plans},
@@ -260,6 +261,7 @@ def _deployments(run: RunFacts) -> dict[str, Any]:
             "replicas": plan.deployment.replicas,
             "tensor_parallel": plan.deployment.tensor_parallel,
             "pipeline_parallel": plan.deployment.pipeline_parallel,
+            "data_parallel": plan.deployment.data_parallel,
         }
         for plan in run.plans
     }

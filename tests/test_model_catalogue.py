@@ -152,7 +152,7 @@ def test_which_layers_have_experts(tmp_path: Path) -> None:
 QUANTISED = [
     ({"quant_method": "awq", "bits": 4}, "int4"),
     ({"quant_method": "gptq", "bits": 8}, "int8"),
-    ({"quant_algo": "NVFP4", "exclude_modules": ["lm_head"]}, "fp4"),
+    ({"quant_algo": "NVFP4", "exclude_modules": ["lm_head"]}, "nvfp4"),
     ({"quant_method": "fp8", "modules_to_not_convert": ["re:.*self_attn.*"]}, "fp8"),
     (
         {

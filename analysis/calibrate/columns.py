@@ -76,7 +76,7 @@ class Columns:
     def of(self, batch: StepBatch) -> tuple[Array, float]:
         """(terms, seconds that are taken as known) of a batch."""
         products, known_s = self._products(batch.tokens, batch.samples)
-        context_s, _ = self._operators.context_token
+        context_s, _ = self._operators.context_token()
         attention = self._operators.prefill_attention
         pairs = sum(p.tokens * (p.tokens / 2 + p.prior) for p in batch.prefills)
         pairs_s = self._layers * attention.head_flops * pairs / attention.flops_per_s

@@ -210,6 +210,10 @@ class _Work:
         endpoints = {"generator": own}
         for workload in self._campaign.workloads:
             scenario = workload.scenario
+            if scenario.prefiller is not None:
+                raise InputError(
+                    f"workload {workload.name}: prefiller: one server cannot play two engines"
+                )
             if "scorer" not in scenario.strategy.deployments():
                 continue
             if scenario.scorer_placement == "same_engine":

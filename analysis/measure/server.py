@@ -103,8 +103,14 @@ def launched(
     Raises:
         InputError: If it cannot be started, with the last line that it said.
     """
-    if plan.deployment.replicas > 1 or plan.scheduler.watermark:
-        raise InputError("--launch starts one server: replicas must be 1 and watermark 0")
+    if plan.engines > 1 or plan.scheduler.watermark:
+        raise InputError("--launch starts one engine: replicas must be 1 and watermark 0")
+    if plan.offloaded_blocks:
+        raise InputError("engine.kv_offloading_bytes: --launch does not start a host tier")
+    if plan.scheduler.num_speculative_tokens:
+        raise InputError(
+            "engine.speculative_config: a forced length has no drafts that could be accepted"
+        )
     with tempfile.TemporaryDirectory(prefix="ttcsim-") as scratch:
         log = Path(scratch) / "schedule.jsonl" if record else None
         model, weights = _model_folder(plan.deployment.model, Path(scratch))

@@ -47,8 +47,8 @@ DTYPES: Final[Mapping[str, str]] = {
     "float16": "fp16",
     "fp8": "fp8",
     "int8": "int8",
-    "fp4": "fp4",
-    "nvfp4": "fp4",
+    "fp4": "nvfp4",
+    "nvfp4": "nvfp4",
     "mxfp4": "fp4",
     "int4": "int4",
 }
@@ -100,6 +100,8 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
     model = SAME_SHAPE.get(row.model, row.model)
     own = load_model(model)
     wanted = _dtype(row.precision)
+    if own.weight_dtype == "fp4" and wanted == "nvfp4":
+        wanted = "fp4"  # "fp4" of a model that was published in MXFP4
     narrow = (wanted or own.weight_dtype) not in FULL_WIDTH_DTYPES
     harness = harness_of(row)
     engine = {

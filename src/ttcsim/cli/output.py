@@ -126,6 +126,8 @@ def scene(*results: Result) -> str:
     deployments = {k: v for result in results for k, v in result.summary["deployments"].items()}
     placements = {result.summary["scorer_placement"] for result in results} - {None}
     served = [_served(deployments["generator"])]
+    if "prefiller" in deployments:
+        served.append(f"prompts by {_served(deployments['prefiller'])}")
     if "scorer" in deployments:
         where = "on the same devices" if "colocated" in placements else ""
         served.append(f"scorer {_served(deployments['scorer'], where)}")
@@ -141,14 +143,14 @@ def scene(*results: Result) -> str:
 def _served(deployment: Mapping[str, Any], where: str = "") -> str:
     model = deployment["model"].rpartition("/")[2]
     replicas, size = deployment["replicas"], deployment["tensor_parallel"]
-    stages = deployment["pipeline_parallel"]
+    stages, sharing = deployment["pipeline_parallel"], deployment["data_parallel"]
     sizes = [f"tp {size}"] if size > 1 else []
     sizes += [f"pp {stages}"] if stages > 1 else []
+    sizes += [f"dp {sharing}"] if sharing > 1 else []
     sizes += [f"{replicas} replicas"] if replicas > 1 else []
     inside = f" ({', '.join(sizes)})" if sizes else ""
-    return f"{model} " + (
-        where or f"on {replicas * size * stages} x {deployment['hardware']}{inside}"
-    )
+    devices = replicas * size * stages * sharing
+    return f"{model} " + (where or f"on {devices} x {deployment['hardware']}{inside}")
 
 
 def _arrivals(arrivals: Mapping[str, Any] | None) -> str:
