@@ -7,7 +7,7 @@ Everything here follows from numbers in a Hugging Face `config.json` (read by
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ttcsim.errors import InputError, unknown_name
+from ttcsim.errors import InfeasibleError, unknown_name
 from ttcsim.simulator.model_parts import (
     BYTES_PER_VALUE,
     FULL_WIDTH_DTYPES,
@@ -297,13 +297,17 @@ class Architecture:
 
     def _check_tp(self, tp: int) -> None:
         if tp < 1:
-            raise InputError(f"{self.name}: tensor parallelism must be at least 1 (found {tp})")
+            raise InfeasibleError(
+                f"{self.name}: tensor parallelism must be at least 1 (found {tp})"
+            )
         for count, what in self._split_counts():
             if count % tp:
-                raise InputError(f"{self.name}: {count} {what} cannot be split over {tp} ranks")
+                raise InfeasibleError(
+                    f"{self.name}: {count} {what} cannot be split over {tp} ranks"
+                )
         kv_heads = self.attention.kv_heads
         if self.attention.kind == "gqa" and kv_heads % tp and tp % kv_heads:
-            raise InputError(
+            raise InfeasibleError(
                 f"{self.name}: {kv_heads} KV heads can be neither split over {tp} ranks nor "
                 "replicated evenly"
             )

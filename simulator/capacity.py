@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ttcsim.errors import InputError
+from ttcsim.errors import InfeasibleError
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture
 from ttcsim.simulator.speculation import Drafter
@@ -82,13 +82,13 @@ def kv_blocks(name: str, found: Memory, wanted: int | None = None) -> int:
     """Return the number of blocks: as many as fit, or as many as are wanted.
 
     Raises:
-        InputError: If not even two fit, or not those wanted; says by how many bytes.
+        InfeasibleError: If not even two fit, or not those wanted; says by how many bytes.
     """
     if found.blocks < (wanted or 2):
         short = (wanted or 2) * found.block - found.left
-        raise InputError(
+        raise InfeasibleError(
             f"{name} does not fit: {short:,} bytes too many for one device ({found.requested:,}"
             f" usable; weights {found.weights:,}, activations {found.activations:,},"
-            f" other {found.other:,}); use more tensor parallelism or a narrower weight_dtype"
+            f" other {found.other:,})"
         )
     return wanted or found.blocks

@@ -7,7 +7,7 @@ term means and where the forms come from. `step_cost.py` puts steps together fro
 import math
 from dataclasses import dataclass
 
-from ttcsim.errors import InputError
+from ttcsim.errors import InfeasibleError
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.catalogue import load_profile
 from ttcsim.hwprofiles.curves import MoeCurve
@@ -204,7 +204,7 @@ class Operators:
             routed.intermediate, "expert columns"
         )  # fmt: skip
         if what[0] % devices:
-            raise InputError(
+            raise InfeasibleError(
                 f"{self.model.name}: {what[0]} {what[1]} cannot be shared by {devices} devices"
             )
         tp, ep = (1, devices) if expert_parallel else (devices, 1)

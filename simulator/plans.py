@@ -1,10 +1,12 @@
 """Deployments worked out: model, device, costs and scheduler settings of what a scenario names."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ttcsim.errors import InputError, unknown_name
+from ttcsim.errors import InfeasibleError, InputError, unknown_name
 from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.catalogue import (
     changed_fields,
@@ -193,8 +195,44 @@ def make_plan(name: str, deployment: Deployment, memory_share: float = 1.0) -> P
     """Work out a deployment; `memory_share` is its part of devices that it shares.
 
     Raises:
-        InputError: If a name is unknown, a number is missing or the model does not fit.
+        InputError: If a name is unknown, a number is missing or the model does not fit; says then
+            what is the nearest way to share it that is possible.
     """
+    try:
+        return _make_plan(name, deployment, memory_share)
+    except InfeasibleError as error:
+        advice = _nearest_parallelism(name, deployment, memory_share)
+        raise InfeasibleError(f"{error}; {advice}") from None
+
+
+def _nearest_parallelism(name: str, deployment: Deployment, memory_share: float) -> str:
+    """The way to share a model that is possible and nearest to the one asked for, in words."""
+    most = load_profile(deployment.hardware).devices_per_node
+
+    def near(asked: int, sizes: Iterable[int]) -> list[int]:
+        return sorted(sizes, key=lambda size: (abs(math.log(size / asked)), -size))
+
+    ways: list[dict[str, int]] = [
+        {"tensor_parallel": size} for size in near(deployment.tensor_parallel, range(1, most + 1))
+    ]
+    stages = [each for each in (2, 4, 8, 16) if each > deployment.pipeline_parallel]
+    ways += [{"tensor_parallel": most, "pipeline_parallel": each} for each in stages]
+    if deployment.data_parallel > 1:
+        ways += [{"data_parallel": each} for each in near(deployment.data_parallel, (1, 2, 4, 8))]
+    for way in ways:
+        try:
+            _make_plan(name, deployment.model_copy(update=way), memory_share)
+        except InputError:
+            continue
+        words = " and ".join(f"{field} {size}" for field, size in way.items())
+        return f"the nearest that is possible is {words}"
+    return (
+        f"nothing up to tensor_parallel {most} is possible, alone or in a pipeline; try a narrower"
+        " weight_dtype or fewer sequences (engine.max_num_seqs)"
+    )
+
+
+def _make_plan(name: str, deployment: Deployment, memory_share: float) -> Plan:
     profile = load_profile(deployment.hardware)
     model = load_model(deployment.model)
     if profile.kind == "cpu":

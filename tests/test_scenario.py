@@ -118,7 +118,7 @@ def test_a_model_that_does_not_fit_says_by_how_many_bytes() -> None:
     assert "Llama-3.1-70B on 1 x rtx_4090 does not fit" in text
     assert "bytes too many" in text
     assert "weights 141,107,412,992" in text
-    assert "tensor parallelism" in text
+    assert "nothing up to tensor_parallel 1 is possible" in text
 
 
 def test_two_colocated_models_get_half_of_the_memory_each() -> None:
@@ -138,6 +138,17 @@ def test_two_colocated_models_get_half_of_the_memory_each() -> None:
 def test_heads_that_cannot_be_split() -> None:
     text = message(deployment={"tensor_parallel": 3})
     assert "16 attention heads cannot be split over 3 ranks" in text
+    assert "the nearest that is possible is tensor_parallel 4" in text
+
+
+def test_the_nearest_way_to_share_a_model() -> None:
+    text = message(deployment={"model": "Llama-3.1-405B", "hardware": "h100_sxm"})
+    assert "the nearest that is possible is tensor_parallel 8 and pipeline_parallel 2" in text
+    experts = {"model": "Qwen3-30B-A3B", "hardware": "h100_sxm", "data_parallel": 3}
+    text = message(deployment=experts | {"expert_parallel": True})
+    assert "cannot be shared by 3 devices; the nearest that is possible is data_parallel 4" in text
+    text = message(deployment={"model": "Llama-3.1-70B", "hardware": "h100_sxm"})
+    assert "the nearest that is possible is tensor_parallel 2" in text
 
 
 def test_a_context_longer_than_memory() -> None:

@@ -34,14 +34,19 @@ CHATS: Final = (
     "Qwen3-8B", "Qwen3-14B", "Qwen3-32B", "Llama-3.1-8B-Instruct", "Llama-3.1-70B-Instruct",
     "Llama-3.3-70B-Instruct",
 )  # fmt: skip
-"""Dense models in bf16 whose chats on H100 are fitted."""
+"""Dense models in bf16 whose chats are fitted."""
+
+
+def dense_chats(folder: Path, gpu: str) -> list[PublishedRow]:
+    """Chats of dense models on a GPU."""
+    rows = load_rows(folder / "mlenergy_chat.csv.gz")
+    return [row for row in rows if row.gpu == gpu and row.model.rpartition("/")[2] in CHATS]
 
 
 def rows_to_fit(folder: Path) -> list[PublishedRow]:
     """Dense chats on H100, and the rows of Qwen3-32B with prompts of 1024 tokens."""
-    chats = load_rows(folder / "mlenergy_chat.csv.gz")
+    found = dense_chats(folder, "H100")
     serving = load_rows(folder / "silicon_sample.csv.gz")
-    found = [r for r in chats if r.gpu == "H100" and r.model.rpartition("/")[2] in CHATS]
     found += [
         row
         for row in serving
@@ -50,13 +55,13 @@ def rows_to_fit(folder: Path) -> list[PublishedRow]:
     return found
 
 
-def tpot_s(rows: Sequence[PublishedRow], calibration: Calibration) -> Array:
-    """Predicted time per token of each row; nan where there is none. [s]"""
+def predictions(rows: Sequence[PublishedRow], calibration: Calibration, metric: str) -> Array:
+    """A predicted metric of each row; nan where there is none."""
     with tempfile.TemporaryDirectory(prefix="ttcsim-") as scratch:
         path = Path(scratch) / "calibration.yaml"
         write_calibration(calibration, path)
         found = predict_rows(rows, str(path), processes=os.cpu_count() or 1)
-    return 1e-3 * np.asarray([each.predicted.get("tpot_ms", np.nan) for each in found])
+    return np.asarray([each.predicted.get(metric, np.nan) for each in found])
 
 
 def responses(rows: Sequence[PublishedRow], calibration: Calibration) -> tuple[Array, Array]:
@@ -65,7 +70,8 @@ def responses(rows: Sequence[PublishedRow], calibration: Calibration) -> tuple[A
     def moved(**values: float) -> Array:
         update = {"step_s": 0.0, **dict.fromkeys(UNITS, 0.0), **values}
         overheads = calibration.overheads.model_copy(update=update)
-        return tpot_s(rows, calibration.model_copy(update={"overheads": overheads}))
+        changed = calibration.model_copy(update={"overheads": overheads})
+        return 1e-3 * predictions(rows, changed, "tpot_ms")
 
     base = moved()
     columns = [(moved(**{name: unit}) - base) / unit for name, unit in UNITS.items()]

@@ -23,7 +23,8 @@ LIBRARY = "ttcsim_core__mypyc"
 """The library that holds all compiled modules."""
 
 SIMULATOR = (
-    "agenda", "cluster", "device", "engine", "flight", "kv_cache", "ledger", "lockstep", "pipeline",
+    "agenda", "cluster", "device", "engine", "flight", "kv_cache", "kv_loading", "ledger",
+    "lockstep", "pipeline",
     "recorder", "request", "rows", "run", "scheduler", "series", "simulated_caller", "step_cost",
     "step_row",
 )  # fmt: skip

@@ -16,6 +16,10 @@ class InputError(ValueError):
     """Bad input from a person: one line that says what to change. The command line exits with 2."""
 
 
+class InfeasibleError(InputError):
+    """A model cannot be shared by devices in the way that was asked for, or does not fit."""
+
+
 class StuckError(RuntimeError):
     """The simulation can make no progress (vLLM itself can livelock); says who starves.
 

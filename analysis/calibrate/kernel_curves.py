@@ -1,0 +1,222 @@
+"""Fit the curves of the GPUs' calibrations to kernel measurements.
+
+    python -m ttcsim.analysis.calibrate.kernel_curves DATA [FOLDER]
+
+DATA is `systems/data` of the Python package aiconfigurator-core 0.12.0 (Apache-2.0), FOLDER where
+the calibrations are (default: hwprofiles/calibrations). Numbers and errors of the curves are
+replaced, everything else in the files stays. Forms are in `hwprofiles/curves.py`; what is minimised
+is the relative error, outliers softened. Tables of matrix products and expert layers come from
+`kernel_tables.py`, overheads and power from `ttcsim.analysis.published.overheads` and `.power`.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from ttcsim.analysis.calibrate.kernel_tables import DEVICES, newest
+from ttcsim.hwprofiles.catalogue import load_profile
+from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.simulator.model_parts import BYTES_PER_VALUE
+
+Floats = NDArray[np.float64]
+Form = Callable[[Floats], Floats]
+
+COMMAND: Final = "python -m ttcsim.analysis.calibrate.kernel_curves"
+HEAD_DIM: Final = 128
+ALL_REDUCE_BYTES: Final = 64 << 20
+"""Largest message of an all-reduce that counts."""
+CACHED: Final = (0.1, 2.0)
+"""KV of decode rows between these multiples of the cache is left out: benchmarks read the same KV
+again, so it comes from the cache in part, which it does not when serving."""
+GEMM_ROWS, GEMM_LEAST = 8192, 768
+"""Most rows and least n and k of matrix products with tiles that count."""
+PLAIN: Final = (("l40s", "fp8"),)
+"""Where the plain form is better than tiles, though the dtype is narrow."""
+
+
+def fit(form: Form, start: Sequence[float], most: Sequence[float], times: Floats) -> Floats:
+    """The parameters above 0 for which a form is closest to measured times, by relative error."""
+    low, high = np.full(len(start), -60.0), np.log(np.asarray(most))
+
+    def residuals(logs: Floats) -> Floats:
+        return form(np.exp(logs)) / times - 1
+
+    found = least_squares(
+        residuals, np.log(np.asarray(start)), bounds=(low, high), loss="soft_l1", f_scale=0.1
+    )
+    return np.asarray(np.exp(found.x), dtype=np.float64)
+
+
+def error_of(predicted: Floats, times: Floats) -> str:
+    """Median and p90 of the absolute relative error, in words."""
+    errors = 100 * np.abs(predicted / times - 1)
+    return f"median {np.median(errors):.2g} %, p90 {np.percentile(errors, 90):.2g} %"
+
+
+def joined(a: Floats, b: Floats, exponent: float) -> Floats:
+    """(a^p + b^p)^(1/p), without overflow."""
+    larger, smaller = np.maximum(a, b), np.minimum(a, b)
+    return np.asarray(larger * (1 + (smaller / larger) ** exponent) ** (1 / exponent))
+
+
+def best(rows: pd.DataFrame, sizes: list[str]) -> pd.DataFrame:
+    """The fastest kernel for each combination of sizes; `latency` becomes `s`. [s]"""
+    table = rows.groupby(sizes)["latency"].min().reset_index()
+    table["s"] = 1e-3 * table.pop("latency")
+    return table
+
+
+# -- matrix products -------------------------------------------------------------------------------
+
+
+def gemm(profile: HardwareProfile, path: Path, dtype: str, kernel: str) -> dict[str, Any]:
+    """Curve of matrix products of one dtype."""
+    rows = pd.read_parquet(path)
+    table = best(rows[rows["gemm_dtype"] == kernel], ["m", "n", "k"])
+    tiled = dtype != "bf16" and (profile.name, dtype) not in PLAIN
+    if tiled:
+        large = (table["n"] >= GEMM_LEAST) & (table["k"] >= GEMM_LEAST)
+        table = table[large & (table["m"] <= GEMM_ROWS)]
+    m, n, k, times = (table[name].to_numpy(float) for name in ("m", "n", "k", "s"))
+    width = BYTES_PER_VALUE["nvfp4" if dtype == "fp4" else dtype]
+    moved = n * k * width + m * (n + k) * BYTES_PER_VALUE["bf16"]
+    memory_s = moved / profile.require("memory.hbm.bytes_per_s")
+    peak, units = profile.peak(dtype), profile.require("compute_units")
+    tile = np.where(m <= 64, 64.0, 128.0)
+    tiles = np.ceil(m / tile) * np.ceil(n / 128)
+
+    def form(p: Floats) -> Floats:
+        flops = 2 * k * 128 * tile * (tiles + p[4] * units) if tiled else 2 * m * n * k
+        return np.asarray(p[2] + joined(flops / (peak * p[0]), memory_s / p[1], p[3]))
+
+    start, most = [0.7, 0.8, 4e-6, 3.0], [2.0, 1.2, 5e-5, 12.0]
+    found = fit(form, [*start, 0.3][: 4 + tiled], [*most, 2.0][: 4 + tiled], times)
+    names = ("compute_efficiency", "memory_efficiency", "latency_s", "exponent", "wave")
+    return dict(zip(names, found, strict=False)) | {
+        "error": error_of(form(found), times) + f" over the {kernel} table"
+    }
+
+
+# -- attention -------------------------------------------------------------------------------------
+
+
+def decode_attention(profile: HardwareProfile, path: Path) -> dict[str, Any]:
+    """Curve of attention over contexts: one query for each sequence."""
+    rows = pd.read_parquet(path)
+    rows = rows[
+        (rows["head_dim"] == HEAD_DIM)
+        & (rows["kv_cache_dtype"] == "bfloat16")
+        & (rows["window_size"] == 0)
+        & (rows["num_key_value_heads"] < rows["num_heads"])
+    ]
+    table = best(rows, ["batch_size", "num_heads", "num_key_value_heads", "step"])
+    batch, heads = (table[name].to_numpy(float) for name in ("batch_size", "num_key_value_heads"))
+    context, times = table["step"].to_numpy(float) + 1, table["s"].to_numpy(float)
+    moved = batch * heads * context * 2 * HEAD_DIM * 2.0
+    shares = moved / profile.require("memory.cache.bytes")
+    kept = (shares < CACHED[0]) | (shares > CACHED[1])
+    batch, heads, moved, times = batch[kept], heads[kept], moved[kept], times[kept]
+    bandwidth = profile.require("memory.hbm.bytes_per_s")
+
+    def form(p: Floats) -> Floats:
+        return np.asarray(p[0] + p[2] * batch * heads + moved / (bandwidth * p[1]))
+
+    found = fit(form, [1e-5, 0.85, 2e-8], [1e-4, 1.2, 1e-6], times)
+    names = ("latency_s", "memory_efficiency", "sequence_head_s")
+    return dict(zip(names, found, strict=True)) | {"error": error_of(form(found), times)}
+
+
+def prefill_attention(profile: HardwareProfile, path: Path) -> dict[str, Any]:
+    """Curve of attention of whole prompts."""
+    rows = pd.read_parquet(path)
+    rows = rows[
+        (rows["head_dim"] == HEAD_DIM)
+        & (rows["kv_cache_dtype"] == "bfloat16")
+        & (rows["window_size"] == 0)
+        & (rows["step"] == 0)
+    ]
+    table = best(rows, ["batch_size", "num_heads", "num_key_value_heads", "isl"])
+    batch, heads, tokens, times = (
+        table[name].to_numpy(float) for name in ("batch_size", "num_heads", "isl", "s")
+    )
+    peak = profile.peak("bf16")
+
+    def form(p: Floats) -> Floats:
+        flops = batch * 4 * heads * HEAD_DIM * tokens * (tokens / 2 + p[2])
+        return np.asarray(p[0] + flops / (peak * p[1]))
+
+    found = fit(form, [1e-5, 0.6, 300.0], [1e-4, 1.2, 5000.0], times)
+    names = ("latency_s", "compute_efficiency", "extra_tokens")
+    return dict(zip(names, found, strict=True)) | {"error": error_of(form(found), times)}
+
+
+# -- all-reduce ------------------------------------------------------------------------------------
+
+
+def all_reduce(profile: HardwareProfile, path: Path, devices: int) -> dict[str, Any]:
+    """Curve of vLLM's own all-reduce inside a CUDA graph."""
+    rows = pd.read_parquet(path)
+    kept = (rows["num_gpus"] == devices) & (rows["backend"] == "vllm_graph")
+    table = best(rows[kept & (rows["message_size"] <= ALL_REDUCE_BYTES)], ["message_size"])
+    message, times = (table[name].to_numpy(float) for name in ("message_size", "s"))
+    rate = profile.require("links.intra_node.bytes_per_s")
+
+    def form(p: Floats) -> Floats:
+        return joined(np.full_like(message, p[0]), message / (rate * p[1]), p[2])
+
+    found = fit(form, [5e-6, 0.25, 1.0], [1e-4, 2.0, 4.0], times)
+    names = ("latency_s", "link_efficiency", "exponent")
+    return dict(zip(names, found, strict=True)) | {"error": error_of(form(found), times)}
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def refit(device: str, data: Path, calibration: dict[str, Any]) -> None:
+    """Replace the curves in a calibration's plain data."""
+    profile = load_profile(device)
+    for dtype, kernel in (("bf16", "bfloat16"), ("fp8", "fp8"), ("fp4", "nvfp4")):
+        if dtype in calibration["gemm"]:
+            path = newest(data, device, "gemm", "gemm_perf")
+            _put(calibration["gemm"][dtype], gemm(profile, path, dtype, kernel))
+    path = newest(data, device, "attention", "generation_attention_perf")
+    _put(calibration["decode_attention"], decode_attention(profile, path))
+    path = newest(data, device, "attention", "context_attention_perf")
+    _put(calibration["prefill_attention"], prefill_attention(profile, path))
+    path = newest(data, device, "comm", "custom_allreduce_perf")
+    for devices, curve in calibration["all_reduce"].items():
+        _put(curve, all_reduce(profile, path, devices))
+
+
+def _put(group: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Replace numbers by those found, to four digits, and name the command."""
+    for name, value in found.items():
+        old = group.get(name)
+        group[name] = value if isinstance(value, str) else float(f"{value:.4g}")
+        print(f"    {name}: {old} -> {group[name]}")
+    if COMMAND not in group["source"]:
+        group["source"] += f" ({COMMAND})"
+
+
+def main(arguments: list[str]) -> None:
+    """Fit and write the curves of every device."""
+    data = Path(arguments[0])
+    folder = Path(arguments[1] if len(arguments) > 1 else "hwprofiles/calibrations")
+    for device in DEVICES:
+        path = folder / f"{device}.yaml"
+        calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
+        print(device)
+        refit(device, data, calibration)
+        text = yaml.safe_dump(calibration, sort_keys=False, width=100, allow_unicode=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
