@@ -29,6 +29,9 @@ PUBLISHED_TOTALS = {
     "Llama-4-Scout-17B-16E": 107.8e9,  # 109e9 with the eyes
     "Llama-4-Maverick-17B-128E": 400.7e9,
     "Qwen3-14B": 14.77e9,
+    "MiniMax-M2.7": 229e9,
+    "Qwen3.5-122B-A10B": 122.1e9,
+    "Qwen3.5-397B-A17B": 396.4e9,
 }
 PUBLISHED_ACTIVE = {
     "Qwen3-30B-A3B": 3.3e9,
