@@ -127,6 +127,8 @@ def test_gemm_shapes_of_deepseek_v3() -> None:
 @pytest.mark.parametrize("tp", [2, 4])
 def test_sharding_conserves_split_weights(name: str, tp: int) -> None:
     model = load_model(name)
+    if model.attention.kind == "gqa" and model.attention.kv_heads < tp:
+        pytest.skip("its KV heads are replicated")
     replicated = ("q_a", "kv_a", "router")
     split = tuple(g.name for g in model.gemms() if g.name not in replicated)
     assert tp * gemm_bytes(model, tp, split) == gemm_bytes(model, 1, split)
