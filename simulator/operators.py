@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ttcsim.errors import InfeasibleError
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.catalogue import load_profile
-from ttcsim.hwprofiles.curves import MoeCurve
+from ttcsim.hwprofiles.curves import Group, MoeCurve
 from ttcsim.hwprofiles.experts import ExpertShape, load_expert_table, nearest_experts
 from ttcsim.hwprofiles.gemms import KERNELS, load_gemm_table
 from ttcsim.hwprofiles.profile import HardwareProfile
@@ -61,14 +61,20 @@ class Operators:
         self.sequence_s: float = overhead_factor * over.sequence_s
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
-        measured = calibration.gemm_table is not None or calibration.moe_table is not None
-        self._device = load_profile(calibration.device) if measured else profile
+        self._gemm_device = self._measured_device(calibration.gemm_table)
+        self._moe_device = self._measured_device(calibration.moe_table)
         self._peaks: dict[str, float] = {}
         self._gemms = model.gemms(tensor_parallel)
         self._head = model.lm_head(tensor_parallel)
         self._experts = model.experts(tensor_parallel)
         self._expert_shape = self._shape_of_experts(expert_parallel)
         self._context_memory_s, self._context_flops = self._measure_context_token()
+
+    def _measured_device(self, table: Group | None) -> HardwareProfile:
+        """The device on which a table was measured."""
+        if table is None:
+            return self.profile
+        return load_profile(table.borrowed_from or self.calibration.device)
 
     @property
     def compute_dtype(self) -> str:
@@ -159,7 +165,7 @@ class Operators:
         return (
             seconds
             * grid.at(n, k, rows)
-            / self._gemm_curve_s(self._device, dtype, full, n, k, rows)
+            / self._gemm_curve_s(self._gemm_device, dtype, full, n, k, rows)
         )
 
     def _gemm_curve_s(
@@ -229,7 +235,7 @@ class Operators:
             found = nearest_experts(load_expert_table(table.table), experts.dtype, shape)
             if found is not None:
                 own, times = found
-                seconds *= times.at(tokens) / self._expert_layer_s(curve, self._device, own, tokens)
+                seconds *= times.at(tokens) / self._expert_layer_s(curve, self._moe_device, own, tokens)
         return experts.layers * seconds
 
     def _expert_layer_s(

@@ -9,6 +9,7 @@ is the relative error, outliers softened. Tables of matrix products and expert l
 `kernel_tables.py`, overheads and power from `ttcsim.analysis.published.overheads` and `.power`.
 """
 
+import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ CACHED: Final = (0.1, 2.0)
 again, so it comes from the cache in part, which it does not when serving."""
 GEMM_ROWS, GEMM_LEAST = 8192, 768
 """Most rows and least n and k of matrix products with tiles that count."""
+BORROWERS: Final = {"b300_sxm": "b200_sxm"}
+"""Devices without any measured kernel, and whose curves and tables they borrow."""
 PLAIN: Final = (("l40s", "fp8"),)
 """Where the plain form is better than tiles, though the dtype is narrow."""
 
@@ -205,6 +208,24 @@ def _put(group: dict[str, Any], found: Mapping[str, Any]) -> None:
         group["source"] += f" ({COMMAND})"
 
 
+def borrowed(device: str, lender: str, calibration: dict[str, Any]) -> dict[str, Any]:
+    """The calibration of a device that borrows everything."""
+    found = copy.deepcopy(calibration)
+    found["device"] = device
+    groups = [found[name] for name in found if name not in ("device", "engine")]
+    for group in groups:
+        for each in [group] if "source" in group else group.values():
+            each.setdefault("borrowed_from", lender)
+            each["error"] = "not measured on this device"
+    found["power"]["idle_w"] = float(load_profile(device).power.idle_w)
+    return found
+
+
+def _write(calibration: dict[str, Any], path: Path) -> None:
+    text = yaml.safe_dump(calibration, sort_keys=False, width=100, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def main(arguments: list[str]) -> None:
     """Fit and write the curves of every device."""
     data = Path(arguments[0])
@@ -214,8 +235,10 @@ def main(arguments: list[str]) -> None:
         calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
         print(device)
         refit(device, data, calibration)
-        text = yaml.safe_dump(calibration, sort_keys=False, width=100, allow_unicode=True)
-        path.write_text(text, encoding="utf-8")
+        _write(calibration, path)
+    for device, lender in BORROWERS.items():
+        calibration = yaml.safe_load((folder / f"{lender}.yaml").read_text(encoding="utf-8"))
+        _write(borrowed(device, lender, calibration), folder / f"{device}.yaml")
 
 
 if __name__ == "__main__":

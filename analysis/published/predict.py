@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ttcsim.analysis.published.requests import num_requests, requests_of
 from ttcsim.analysis.published.rows import CLOSED_LOOP, LOADS, SATURATED, PublishedRow
 from ttcsim.analysis.published.served import deployment_of, harness_of
-from ttcsim.errors import InputError
+from ttcsim.errors import InfeasibleError, InputError
 from ttcsim.simulator.plans import plans_of
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scenario import Scenario, make_scenario
@@ -30,6 +30,13 @@ without a queue none of these prompts takes that long."""
 HOST_BOUND_POWER = 0.97
 """A saturated row that draws less power than this share of what the same deployment draws with a
 smaller batch waited for its host: more work in a step cannot take less power."""
+
+
+IMPOSSIBLE_SHARE = 0.1
+"""Share of a sweep's rows that cannot be as they are stated, from which on none of it is believed."""
+
+CANNOT_BE = ("faster than the datasheet allows", "cannot stand")
+"""Reasons that say so."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def predict_rows(
             found.append(outcome)
             if progress is not None:
                 progress(number, len(rows))
-    return found
+    return _believed(found)
 
 
 @contextmanager
@@ -95,11 +102,16 @@ def _predict(row: PublishedRow, host_bound: bool, calibration: str | None) -> Ou
         plan = plans_of(scenario)[0]
         result = simulate(scenario, trace=requests_of(row))
         predicted = metrics_of(row, result)
+    except InfeasibleError as error:
+        return Outcome(row, {}, f"cannot stand: {error}")
     except InputError as error:
         return Outcome(row, {}, str(error))
     reason = None
+    table = plan.calibration.gemm_table
     if row.suspect:
         reason = "marked as suspect by its source"
+    elif table is not None and table.borrowed_from is not None:
+        reason = f"extrapolated: kernels of {table.borrowed_from} stand for this device"
     elif host_bound:
         reason = "host-bound: draws less power than a smaller batch"
     elif row.load == CLOSED_LOOP and result.summary["kv_peak"] > KV_LIMIT:
@@ -206,6 +218,27 @@ def _host_bound(rows: Sequence[PublishedRow]) -> set[str]:
         if smaller and power < HOST_BOUND_POWER * max(smaller):
             found.add(row.id)
     return found
+
+
+def _believed(outcomes: list[Outcome]) -> list[Outcome]:
+    """Rows of a sweep many of whose rows cannot be as stated do not count either."""
+    sweeps: dict[tuple[str, ...], list[bool]] = {}
+    for each in outcomes:
+        cannot_be = each.unscored is not None and each.unscored.startswith(CANNOT_BE)
+        sweeps.setdefault(_sweep(each.row), []).append(cannot_be)
+    found = []
+    for each in outcomes:
+        flags = sweeps[_sweep(each.row)]
+        if each.unscored is None and sum(flags) > IMPOSSIBLE_SHARE * len(flags):
+            reason = f"its sweep cannot be: {sum(flags)} of {len(flags)} rows are impossible"
+            each = replace(each, unscored=reason)
+        found.append(each)
+    return found
+
+
+def _sweep(row: PublishedRow) -> tuple[str, ...]:
+    """What was measured together: one model in one dtype on one kind of device by one set-up."""
+    return (row.gpu, row.model, row.precision, row.task, row.engine_version, row.length_rule)
 
 
 def _deployed(row: PublishedRow) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ DEVICES: Final[Mapping[str, str]] = {
     "H100": "h100_sxm",
     "H200": "h200_sxm",
     "B200": "b200_sxm",
+    "B300": "b300_sxm",
     "L40S": "l40s",
     "RTX4090": "rtx_4090",
     "RTXPRO6000": "rtx_pro_6000_server",
@@ -92,8 +93,6 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
     Raises:
         InputError: If the row needs something that is not modelled, or a name is unknown.
     """
-    if row.data_parallel > 1:
-        raise InputError("data-parallel attention is not modelled")
     name = DEVICES.get(row.gpu.replace(" ", "").upper(), row.gpu)
     if name not in profile_names():
         raise InputError(f"no hardware profile for {row.gpu}")
@@ -111,10 +110,14 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
     if row.max_num_seqs and row.max_num_batched_tokens:
         # vLLM raises the budget that a source names to the batch limit.
         engine["max_num_batched_tokens"] = max(row.max_num_seqs, row.max_num_batched_tokens)
+    tensor, data = max(row.devices // row.data_parallel, row.tensor_parallel), row.data_parallel
+    if harness is not IN_HOUSE and data == tensor:
+        tensor = 1  # InferenceX states the devices as tp, and data-parallel attention as a flag
     return {
         "model": model,
         "hardware": name,
-        "tensor_parallel": max(row.devices, row.tensor_parallel),
+        "tensor_parallel": tensor,
+        "data_parallel": data,
         "expert_parallel": row.expert_parallel > 1,
         "sampling": "truncated" if row.load == SATURATED else "plain",
         "overhead_factor": harness.overhead_factor,
