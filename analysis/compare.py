@@ -1,11 +1,13 @@
 """Run several strategies on the same questions, with common random numbers, side by side."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ttcsim.analysis import iso, paired
+from ttcsim.analysis.view import View
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scenario import Scenario
@@ -31,12 +33,34 @@ class Comparison:
         """One summary a strategy."""
         return [result.summary for result in self.results]
 
-    def to_dict(self, tables: bool = False) -> dict[str, Any]:
-        """Plain data for JSON."""
+    def differences(self, baseline: str | None = None) -> View[paired.Difference]:
+        """Paired differences from a baseline (the first strategy if none is named)."""
+        return paired.differences(self.results, baseline)
+
+    def iso_accuracy(self, targets: Sequence[float] | None = None) -> View[iso.IsoAccuracy]:
+        """The cheapest strategy for each accuracy, by makespan, joules and dollars."""
+        return iso.iso_accuracy(self.summaries, targets)
+
+    def iso_budget(
+        self, budgets: Mapping[str, Sequence[float]] | None = None
+    ) -> View[iso.IsoBudget]:
+        """The most accurate strategy for each budget of seconds, joules or dollars a question."""
+        return iso.iso_budget(self.summaries, budgets)
+
+    def pareto(self) -> View[iso.ParetoPoint]:
+        """The strategies that no other beats in accuracy, makespan, joules and dollars together."""
+        return iso.pareto(self.summaries)
+
+    def to_dict(self, tables: bool = False, baseline: str | None = None) -> dict[str, Any]:
+        """Plain data for JSON; `baseline` is what the differences are from."""
         return {
             "schema_version": 1,
             "kind": "comparison",
             "results": [result.to_dict(tables) for result in self.results],
+            "differences": self.differences(baseline).to_dicts(),
+            "pareto": self.pareto().to_dicts(),
+            "iso_accuracy": self.iso_accuracy().to_dicts(),
+            "iso_budget": self.iso_budget().to_dicts(),
         }
 
     def to_pandas(self) -> "pd.DataFrame":

@@ -3,6 +3,7 @@
 from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.catalogue import (
     check_device,
+    engine_calibration,
     load_calibration,
     load_profile,
     profile_names,
@@ -11,6 +12,7 @@ from ttcsim.hwprofiles.curves import (
     DATASHEET,
     AllReduceCurve,
     DecodeAttentionCurve,
+    Elementwise,
     GemmCurve,
     MoeCurve,
     Overheads,
@@ -35,6 +37,7 @@ __all__ = [
     "Calibration",
     "DecodeAttentionCurve",
     "Dtype",
+    "Elementwise",
     "GemmCurve",
     "HardwareProfile",
     "Link",
@@ -50,6 +53,7 @@ __all__ = [
     "Quantity",
     "check_device",
     "datasheet",
+    "engine_calibration",
     "load_calibration",
     "load_profile",
     "profile_names",

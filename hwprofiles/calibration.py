@@ -8,6 +8,7 @@ from ttcsim.errors import InputError
 from ttcsim.hwprofiles.curves import (
     AllReduceCurve,
     DecodeAttentionCurve,
+    Elementwise,
     FrontEndLatency,
     GemmCurve,
     GemmTable,
@@ -24,6 +25,7 @@ __all__ = [
     "AllReduceCurve",
     "Calibration",
     "DecodeAttentionCurve",
+    "Elementwise",
     "FrontEndLatency",
     "GemmCurve",
     "GemmTable",
@@ -67,6 +69,7 @@ class Calibration(BaseModel):
     all_reduce: dict[int, AllReduceCurve]
     moe: MoeCurve | None
     moe_table: MoeTable | None = None
+    elementwise: Elementwise
     overheads: Overheads
     power: PowerCurve
     front_end: FrontEndLatency | None = None
@@ -128,7 +131,8 @@ class Calibration(BaseModel):
 
     @property
     def _always_used(self) -> tuple[Group, ...]:
-        return (self.decode_attention, self.prefill_attention, self.overheads)
+        curves = (self.decode_attention, self.prefill_attention)
+        return (*curves, self.elementwise, self.overheads)
 
     @property
     def power_borrowed_from(self) -> str | None:
@@ -181,6 +185,7 @@ def datasheet(profile: HardwareProfile) -> Calibration:
             exponent=math.inf,
             **said,
         ),
+        elementwise=Elementwise(traffic=1, **said),
         overheads=Overheads(step_s=0, layer_s=0, sequence_s=0, logit_s=0, tail=0, **said),
         power=PowerCurve(
             idle_w=float(profile.power.idle_w),

@@ -69,6 +69,17 @@ def load_calibration(device_or_path: str | Path, folder: Path | None = None) -> 
     return None
 
 
+def engine_calibration(device: str, version: str) -> Path | None:
+    """Where the bundled calibration of a device with a version of vLLM of its own lies, if any."""
+    path = engine_path(_bundled("calibrations"), device, version)
+    return path if path.is_file() else None
+
+
+def engine_path(folder: Path, device: str, version: str) -> Path:
+    """File of the calibration of a device with one version of vLLM, patches aside."""
+    return folder / f"{device}_vllm_{'.'.join(version.split('.')[:2])}.yaml"
+
+
 def check_device(calibration: Calibration, profile: HardwareProfile) -> None:
     """Raise InputError if the calibration was made for another device than the profile's."""
     _check_name(calibration, profile.name, "calibration")

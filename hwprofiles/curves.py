@@ -131,6 +131,18 @@ class MoeTable(Group):
     table: str
 
 
+class Elementwise(Group):
+    """Norms, rotary embedding, activations and what else grows with tokens.
+
+    Parameters
+    ----------
+    traffic : float
+        Factor on the time to move their data at nominal bandwidth. [1]
+    """
+
+    traffic: NonNegative
+
+
 class Overheads(Group):
     """What a step costs beside its operators.
 

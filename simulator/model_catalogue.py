@@ -1,8 +1,10 @@
 """Models by name: bundled configurations, and configurations of your own by path."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from ttcsim.errors import unknown_name
 from ttcsim.simulator.architecture import Architecture
@@ -11,6 +13,25 @@ from ttcsim.simulator.model_fields import read_fields
 
 _CONFIG = "config.json"
 _BUNDLED_SUFFIX = f"_{_CONFIG}"
+
+SAME_SHAPE: Final[Mapping[str, str]] = {
+    "Qwen/Qwen3-30B-A3B-Instruct-2507": "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen3-30B-A3B-Thinking-2507": "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen3-235B-A22B-Instruct-2507": "Qwen/Qwen3-235B-A22B",
+    "Qwen/Qwen3-235B-A22B-Thinking-2507": "Qwen/Qwen3-235B-A22B",
+    "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8": "Qwen/Qwen3-235B-A22B-FP8",
+    "Qwen/Qwen3-235B-A22B-Thinking-2507-FP8": "Qwen/Qwen3-235B-A22B-FP8",
+    "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8": "Qwen/Qwen3-Coder-480B-A35B-Instruct",
+    "deepseek-ai/DeepSeek-R1-0528": "deepseek-ai/DeepSeek-R1",
+    "deepseek-ai/DeepSeek-V3.1": "deepseek-ai/DeepSeek-V3",
+    "meta-llama/Llama-3.3-70B-Instruct": "meta-llama/Meta-Llama-3.1-70B",
+    "meta-llama/Llama-3.1-405B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-405B",
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8": (
+        "meta-llama/Llama-4-Maverick-17B-128E-Instruct"
+    ),
+    "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-8B",
+}
+"""Published models that differ from a bundled one in weights or their dtype only."""
 
 
 def model_names() -> list[str]:
@@ -21,9 +42,10 @@ def model_names() -> list[str]:
 def load_model(name_or_path: str | Path) -> Architecture:
     """Load a bundled model by name, or any supported one from a config.json or its directory.
 
-    A name is `Org/Name` or `Name`; "Meta-" before and "-Instruct" after it may be there or not. A
-    hf_quant_config.json beside a config.json is read too. Raises InputError for a name that is not
-    bundled and for configurations that cannot be read or are not supported.
+    A name is `Org/Name` or `Name`; "Meta-" before and "-Instruct" after it may be there or not, and
+    published models of a bundled one's shape are found too (`SAME_SHAPE`). A hf_quant_config.json
+    beside a config.json is read too. Raises InputError for a name that is not bundled and for
+    configurations that cannot be read or are not supported.
 
     >>> load_model("Llama-3.1-8B-Instruct").name
     'meta-llama/Meta-Llama-3.1-8B'
@@ -61,6 +83,7 @@ def _name_of(path: Path) -> str:
 
 def _find(wanted: str) -> str | None:
     """Return the bundled name that `wanted` means, or None."""
+    wanted = SAME_SHAPE.get(wanted, wanted)
     if wanted in _bundled():
         return wanted
     org, _, bare = wanted.rpartition("/")

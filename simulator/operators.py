@@ -57,6 +57,7 @@ class Operators:
         self.dp = data_parallel
         over = calibration.overheads
         self._logit_s = over.logit_s if truncated_sampling else 0.0
+        self._elementwise = overhead_factor * calibration.elementwise.traffic
         self._step_s = overhead_factor * (self.pp * over.step_s + model.layers * over.layer_s)
         self.sequence_s: float = overhead_factor * over.sequence_s
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
@@ -263,7 +264,8 @@ class Operators:
             width = max(width, parts.routed.top_k * parts.routed.intermediate)
         heads = (sizes.heads * sizes.head_dim + 2 * sizes.kv_heads * sizes.head_dim) / self.tp
         values = 8 * model.hidden + 3 * width / self.tp + heads
-        return model.layers * tokens * BYTES_PER_VALUE[model.dtype] * values / self._bandwidth
+        moved = model.layers * tokens * BYTES_PER_VALUE[model.dtype] * values
+        return self._elementwise * moved / self._bandwidth
 
     def _all_reduce_s(self, tokens: int) -> float:
         """Two all-reduces a layer over the hidden state of all tokens.

@@ -12,6 +12,7 @@ from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.catalogue import load_profile
 from ttcsim.hwprofiles.curves import (
     DecodeAttentionCurve,
+    Elementwise,
     GemmCurve,
     Overheads,
     PrefillAttentionCurve,
@@ -36,6 +37,7 @@ def truth() -> Calibration:
                 latency_s=0, memory_efficiency=0.4, sequence_head_s=0, **SAID),
             "prefill_attention": PrefillAttentionCurve(
                 latency_s=0.0002, compute_efficiency=0.3, extra_tokens=0, **SAID),
+            "elementwise": Elementwise(traffic=1, **SAID),
             "overheads": Overheads(
                 step_s=0, layer_s=0, sequence_s=0.0004, logit_s=0, tail=0, **SAID),
         }

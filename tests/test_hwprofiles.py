@@ -15,6 +15,7 @@ from ttcsim.hwprofiles import HardwareProfile, Quantity, load_profile, profile_n
 BUNDLED = [
     "a100_sxm",
     "b200_sxm",
+    "b300_sxm",
     "cpu_2core",
     "h100_sxm",
     "h200_sxm",
@@ -73,7 +74,7 @@ def test_the_documentation_runs_and_names_every_device() -> None:
 def test_bundled_numbers_are_plausible(name: str) -> None:
     profile = load_profile(name)
     memory = profile.memory
-    assert memory.cache.bytes < memory.hbm.bytes <= memory.host.bytes or name == "b200_sxm"
+    assert memory.cache.bytes < memory.hbm.bytes <= memory.host.bytes or name in ("b200_sxm", "b300_sxm")
     assert 0 < profile.power.idle_w < 0.4 * profile.power.max_w
     peaks = profile.peak_flops_per_s
     assert peaks.get("bf16", 0) <= peaks.get("fp8", float("inf")) <= peaks.get("fp4", float("inf"))

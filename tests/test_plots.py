@@ -18,7 +18,8 @@ from ttcsim.analysis.plots import (
     timeline_figure,
     tradeoff_figure,
 )
-from ttcsim.analysis.plots.tradeoff import FRONT, MODELLED, PANELS
+from ttcsim.analysis.plots.tradeoff import FRONT, MODELLED
+from ttcsim.analysis.points import COSTS
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Table
 
@@ -98,7 +99,7 @@ def test_no_accuracy_no_point_but_a_note(tradeoff: Figure) -> None:
 
 
 def test_front_is_of_traced_points_and_rises(tradeoff: Figure) -> None:
-    for place, (line, (key, _)) in enumerate(zip(lines(tradeoff, FRONT), PANELS, strict=True)):
+    for place, (line, (key, _)) in enumerate(zip(lines(tradeoff, FRONT), COSTS, strict=True)):
         x, y = x_of(line), y_of(line)
         unit = SUMMARIES[0][key] / 5
         assert x[:-1] == pytest.approx([5 * unit, 20 * unit, 90 * unit])

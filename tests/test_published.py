@@ -71,13 +71,21 @@ def test_bad_tables_say_where(lines: list[str], said: str, tmp_path: Path) -> No
         load_rows(path)
 
 
-def test_a_closed_loop_sends_eight_requests_a_client(rows: list[PublishedRow]) -> None:
+def test_a_closed_loop_sends_ten_requests_a_client(rows: list[PublishedRow]) -> None:
     asked = requests_of(rows[0]).questions
-    assert len(asked) == 64
+    assert len(asked) == 80
     prompts = [question.prompt_tokens for question in asked]
     assert min(prompts) >= math.floor(0.8 * 1024)
     assert max(prompts) <= 1024
     assert np.mean(prompts) == pytest.approx(0.9 * 1024, rel=0.03)
+
+
+def test_nominal_lengths_are_means_of_outputs_and_exact_prompts(rows: list[PublishedRow]) -> None:
+    asked = requests_of(replace(rows[0], length_rule="nominal; policy not stated")).questions
+    outputs = [question.samples[0].output_tokens for question in asked]
+    assert {question.prompt_tokens for question in asked} == {1024}
+    assert min(outputs) < 0.6 * 128 < 1.4 * 128 < max(outputs)
+    assert np.mean(outputs) == pytest.approx(128, rel=0.1)
 
 
 def test_a_saturated_load_has_the_mean_of_its_row(rows: list[PublishedRow]) -> None:
@@ -101,8 +109,9 @@ def test_what_serves_a_row(rows: list[PublishedRow]) -> None:
     assert deployment_of(replace(closed, precision="fp8"))["weight_dtype"] == "fp8"
     assert deployment_of(replace(closed, gpu="b200_sxm"))["hardware"] == "b200_sxm"
     assert deployment_of(chat)["engine"]["max_num_seqs"] == 64
+    data_parallel = deployment_of(replace(closed, data_parallel=2))
+    assert (data_parallel["tensor_parallel"], data_parallel["data_parallel"]) == (1, 2)
     for changed, said in (
-        ({"data_parallel": 2}, "data-parallel attention"),
         ({"gpu": "TPU"}, "no hardware profile for TPU"),
         ({"model": "nobody/knows"}, "unknown model"),
         ({"precision": "fp3"}, "unknown precision"),
@@ -137,7 +146,7 @@ def test_every_row_is_answered(rows: list[PublishedRow]) -> None:
     closed, chat = rows
     doubtful = replace(chat, id="c", suspect=True)
     lost = replace(closed, id="d", gpu="TPU")
-    impossible = replace(closed, id="e", measured={"tpot_ms": 1.0})
+    impossible = replace(closed, id="e", task="other", measured={"tpot_ms": 1.0})
     queued = replace(closed, id="g", measured={"ttft_ms": 9000.0, "tpot_ms": 16.0})
     hot = replace(chat, id="f", concurrency=30, max_num_seqs=32, measured={"power_w": 600.0})
     seen: list[tuple[int, int]] = []
@@ -159,6 +168,20 @@ def test_every_row_is_answered(rows: list[PublishedRow]) -> None:
     assert found[3].predicted == {}
     assert found[0].time_level == "calibrated"
     assert seen[-1] == (7, 7)
+
+
+def test_sweeps_with_impossible_rows_are_not_believed(rows: list[PublishedRow]) -> None:
+    impossible = replace(rows[0], id="b", measured={"tpot_ms": 1.0})
+    found = predict_rows([rows[0], impossible])
+    assert found[0].unscored == "its sweep cannot be: 1 of 2 rows are impossible"
+    assert found[1].unscored == "faster than the datasheet allows"
+    many = predict_rows([replace(rows[0], id=f"a{n}") for n in range(10)] + [impossible])
+    assert [each.unscored for each in many[:10]] == [None] * 10  # one of eleven may be a slip
+
+
+def test_what_a_borrowed_kernel_predicts_is_extrapolated(rows: list[PublishedRow]) -> None:
+    found = predict_rows([replace(rows[0], gpu="B300")])
+    assert found[0].unscored == "extrapolated: kernels of b200_sxm stand for this device"
 
 
 @pytest.mark.parametrize(

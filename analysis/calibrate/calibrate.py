@@ -28,6 +28,7 @@ from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.curves import (
     DATASHEET,
     DecodeAttentionCurve,
+    Elementwise,
     GemmCurve,
     Overheads,
     PrefillAttentionCurve,
@@ -238,6 +239,7 @@ def _assemble(
         ),
         all_reduce=base.all_reduce,
         moe=None,
+        elementwise=Elementwise(traffic=1, **said),
         overheads=Overheads(
             step_s=0,
             layer_s=_round(value[LAYER]),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from ttcsim.analysis.calibrate.kernel_tables import DEVICES, newest
-from ttcsim.hwprofiles.catalogue import load_profile
+from ttcsim.hwprofiles.catalogue import load_profile, profile_names
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.model_parts import BYTES_PER_VALUE
 
@@ -31,13 +31,13 @@ Form = Callable[[Floats], Floats]
 
 COMMAND: Final = "python -m ttcsim.analysis.calibrate.kernel_curves"
 HEAD_DIM: Final = 128
-ALL_REDUCE_BYTES: Final = 64 << 20
-"""Largest message of an all-reduce that counts."""
+ALL_REDUCE_BYTES: Final = (4 << 10, 256 << 20)
+"""Smallest and largest message of an all-reduce that count: one token of 2048 values is 4 kB."""
 CACHED: Final = (0.1, 2.0)
 """KV of decode rows between these multiples of the cache is left out: benchmarks read the same KV
 again, so it comes from the cache in part, which it does not when serving."""
 GEMM_ROWS, GEMM_LEAST = 8192, 768
-"""Most rows and least n and k of matrix products with tiles that count."""
+"""Most rows and least n and k of matrix products that count."""
 BORROWERS: Final = {"b300_sxm": "b200_sxm"}
 """Devices without any measured kernel, and whose curves and tables they borrow."""
 PLAIN: Final = (("l40s", "fp8"),)
@@ -45,8 +45,11 @@ PLAIN: Final = (("l40s", "fp8"),)
 
 
 def fit(form: Form, start: Sequence[float], most: Sequence[float], times: Floats) -> Floats:
-    """The parameters above 0 for which a form is closest to measured times, by relative error."""
-    low, high = np.full(len(start), -60.0), np.log(np.asarray(most))
+    """The parameters for which a form is closest to measured times, by relative error.
+
+    Each is between a 30th of where it starts and the most it can be.
+    """
+    low, high = np.log(np.asarray(start) / 30), np.log(np.asarray(most))
 
     def residuals(logs: Floats) -> Floats:
         return form(np.exp(logs)) / times - 1
@@ -64,9 +67,8 @@ def error_of(predicted: Floats, times: Floats) -> str:
 
 
 def joined(a: Floats, b: Floats, exponent: float) -> Floats:
-    """(a^p + b^p)^(1/p), without overflow."""
-    larger, smaller = np.maximum(a, b), np.minimum(a, b)
-    return np.asarray(larger * (1 + (smaller / larger) ** exponent) ** (1 / exponent))
+    """(a^p + b^p)^(1/p)"""
+    return np.asarray(np.exp(np.logaddexp(exponent * np.log(a), exponent * np.log(b)) / exponent))
 
 
 def best(rows: pd.DataFrame, sizes: list[str]) -> pd.DataFrame:
@@ -84,9 +86,8 @@ def gemm(profile: HardwareProfile, path: Path, dtype: str, kernel: str) -> dict[
     rows = pd.read_parquet(path)
     table = best(rows[rows["gemm_dtype"] == kernel], ["m", "n", "k"])
     tiled = dtype != "bf16" and (profile.name, dtype) not in PLAIN
-    if tiled:
-        large = (table["n"] >= GEMM_LEAST) & (table["k"] >= GEMM_LEAST)
-        table = table[large & (table["m"] <= GEMM_ROWS)]
+    large = (table["n"] >= GEMM_LEAST) & (table["k"] >= GEMM_LEAST)
+    table = table[large & (table["m"] <= GEMM_ROWS)]
     m, n, k, times = (table[name].to_numpy(float) for name in ("m", "n", "k", "s"))
     width = BYTES_PER_VALUE["nvfp4" if dtype == "fp4" else dtype]
     moved = n * k * width + m * (n + k) * BYTES_PER_VALUE["bf16"]
@@ -110,13 +111,19 @@ def gemm(profile: HardwareProfile, path: Path, dtype: str, kernel: str) -> dict[
 # -- attention -------------------------------------------------------------------------------------
 
 
+def _whole(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Rows without a sliding window; some tables know none."""
+    windows = rows.get("window_size", pd.Series(0, index=rows.index))
+    return windows == 0
+
+
 def decode_attention(profile: HardwareProfile, path: Path) -> dict[str, Any]:
     """Curve of attention over contexts: one query for each sequence."""
     rows = pd.read_parquet(path)
     rows = rows[
         (rows["head_dim"] == HEAD_DIM)
         & (rows["kv_cache_dtype"] == "bfloat16")
-        & (rows["window_size"] == 0)
+        & _whole(rows)
         & (rows["num_key_value_heads"] < rows["num_heads"])
     ]
     table = best(rows, ["batch_size", "num_heads", "num_key_value_heads", "step"])
@@ -142,7 +149,7 @@ def prefill_attention(profile: HardwareProfile, path: Path) -> dict[str, Any]:
     rows = rows[
         (rows["head_dim"] == HEAD_DIM)
         & (rows["kv_cache_dtype"] == "bfloat16")
-        & (rows["window_size"] == 0)
+        & _whole(rows)
         & (rows["step"] == 0)
     ]
     table = best(rows, ["batch_size", "num_heads", "num_key_value_heads", "isl"])
@@ -164,11 +171,17 @@ def prefill_attention(profile: HardwareProfile, path: Path) -> dict[str, Any]:
 
 
 def all_reduce(profile: HardwareProfile, path: Path, devices: int) -> dict[str, Any]:
-    """Curve of vLLM's own all-reduce inside a CUDA graph."""
+    """Curve of vLLM's own all-reduce inside a CUDA graph.
+
+    The table's `message_size` counts values: vLLM's times of large messages are those of NCCL at the
+    same size in half precision, and not in int8.
+    """
     rows = pd.read_parquet(path)
-    kept = (rows["num_gpus"] == devices) & (rows["backend"] == "vllm_graph")
-    table = best(rows[kept & (rows["message_size"] <= ALL_REDUCE_BYTES)], ["message_size"])
-    message, times = (table[name].to_numpy(float) for name in ("message_size", "s"))
+    rows = rows[(rows["num_gpus"] == devices) & (rows["backend"] == "vllm_graph")]
+    table = best(rows, ["message_size"])
+    table["bytes"] = BYTES_PER_VALUE["bf16"] * table["message_size"]
+    table = table[table["bytes"].between(*ALL_REDUCE_BYTES)]
+    message, times = (table[name].to_numpy(float) for name in ("bytes", "s"))
     rate = profile.require("links.intra_node.bytes_per_s")
 
     def form(p: Floats) -> Floats:
@@ -188,17 +201,17 @@ def refit(device: str, data: Path, calibration: dict[str, Any]) -> None:
     for dtype, kernel in (("bf16", "bfloat16"), ("fp8", "fp8"), ("fp4", "nvfp4")):
         if dtype in calibration["gemm"]:
             path = newest(data, device, "gemm", "gemm_perf")
-            _put(calibration["gemm"][dtype], gemm(profile, path, dtype, kernel))
+            put(calibration["gemm"][dtype], gemm(profile, path, dtype, kernel))
     path = newest(data, device, "attention", "generation_attention_perf")
-    _put(calibration["decode_attention"], decode_attention(profile, path))
+    put(calibration["decode_attention"], decode_attention(profile, path))
     path = newest(data, device, "attention", "context_attention_perf")
-    _put(calibration["prefill_attention"], prefill_attention(profile, path))
+    put(calibration["prefill_attention"], prefill_attention(profile, path))
     path = newest(data, device, "comm", "custom_allreduce_perf")
     for devices, curve in calibration["all_reduce"].items():
-        _put(curve, all_reduce(profile, path, devices))
+        put(curve, all_reduce(profile, path, devices))
 
 
-def _put(group: dict[str, Any], found: Mapping[str, Any]) -> None:
+def put(group: dict[str, Any], found: Mapping[str, Any]) -> None:
     """Replace numbers by those found, to four digits, and name the command."""
     for name, value in found.items():
         old = group.get(name)
@@ -217,17 +230,37 @@ def borrowed(device: str, lender: str, calibration: dict[str, Any]) -> dict[str,
         for each in [group] if "source" in group else group.values():
             each.setdefault("borrowed_from", lender)
             each["error"] = "not measured on this device"
-    found["power"]["idle_w"] = float(load_profile(device).power.idle_w)
+    own, theirs = load_profile(device).power, load_profile(lender).power
+    found["power"]["idle_w"] = float(own.idle_w)
+    for name in ("active_w", "j_per_flop"):
+        scaled = found["power"][name] * float(own.max_w) / float(theirs.max_w)
+        found["power"][name] = float(f"{scaled:.6g}")
     return found
 
 
-def _write(calibration: dict[str, Any], path: Path) -> None:
+def follow(calibration: dict[str, Any], folder: Path) -> None:
+    """Give borrowed groups but power, whose idle part is the device's own, their lender's numbers."""
+    for name, groups in calibration.items():
+        if not isinstance(groups, dict) or name == "power":
+            continue
+        for key, group in [(None, groups)] if "source" in groups else groups.items():
+            lender = group.get("borrowed_from")
+            if lender is None:
+                continue
+            text = (folder / f"{lender}.yaml").read_text(encoding="utf-8")
+            theirs = yaml.safe_load(text)[name]
+            theirs = theirs if key is None else theirs[key]
+            numbers = {field: x for field, x in theirs.items() if isinstance(x, float)}
+            group.update({field: x for field, x in numbers.items() if field in group})
+
+
+def write_plain(calibration: dict[str, Any], path: Path) -> None:
     text = yaml.safe_dump(calibration, sort_keys=False, width=100, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
-    """Fit and write the curves of every device."""
+    """Fit and write the curves of every device, then the numbers of those that borrow them."""
     data = Path(arguments[0])
     folder = Path(arguments[1] if len(arguments) > 1 else "hwprofiles/calibrations")
     for device in DEVICES:
@@ -235,10 +268,18 @@ def main(arguments: list[str]) -> None:
         calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
         print(device)
         refit(device, data, calibration)
-        _write(calibration, path)
+        write_plain(calibration, path)
+    for path in sorted(folder / f"{name}.yaml" for name in profile_names()):
+        if not path.exists():
+            continue
+        calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = copy.deepcopy(calibration)
+        follow(calibration, folder)
+        if calibration != before:
+            write_plain(calibration, path)
     for device, lender in BORROWERS.items():
         calibration = yaml.safe_load((folder / f"{lender}.yaml").read_text(encoding="utf-8"))
-        _write(borrowed(device, lender, calibration), folder / f"{device}.yaml")
+        write_plain(borrowed(device, lender, calibration), folder / f"{device}.yaml")
 
 
 if __name__ == "__main__":

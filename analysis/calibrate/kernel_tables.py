@@ -33,6 +33,8 @@ ROWS = (
 LEAST_SIZE = 512
 """Narrower matrices are left out: they take little time, and the edge of the grid stands for
 them."""
+SPIKE = 1.25
+"""A time so many times those at both neighbouring numbers of rows was disturbed."""
 
 
 def gemm_table(path: Path) -> tuple[list[str], list[list[Any]]]:
@@ -43,15 +45,26 @@ def gemm_table(path: Path) -> tuple[list[str], list[list[Any]]]:
     sizes = [m for m in ROWS if m in have]
     rows: list[list[Any]] = []
     for kernel in GEMM_KERNELS:
-        own = kept[(kept["gemm_dtype"] == kernel) & kept["m"].isin(sizes)]
+        own = _despiked(kept[kept["gemm_dtype"] == kernel])
         if len(own):
-            rows += _filled(kernel, own, sizes)
+            rows += _filled(kernel, own[own["m"].isin(sizes)], sizes)
     return ["kernel", "n", "k", *map(str, sizes)], rows
+
+
+def _despiked(own: pd.DataFrame) -> pd.DataFrame:
+    """The fastest time of each size, disturbed ones replaced by the larger neighbour's."""
+    best = own.groupby(["n", "k", "m"])["latency"].min().reset_index()
+    products = best.groupby(["n", "k"])["latency"]
+    beside = np.fmax(products.shift(1), products.shift(-1))
+    inside = products.shift(1).notna() & products.shift(-1).notna()
+    spike = inside & (best["latency"] > SPIKE * beside)
+    best["latency"] = best["latency"].where(~spike, beside)
+    return best
 
 
 def _filled(kernel: str, own: pd.DataFrame, sizes: Sequence[int]) -> list[list[Any]]:
     """A full grid: what was not measured lies on the line between its neighbours in n, or k."""
-    best = own.groupby(["n", "k", "m"])["latency"].min()
+    best = own.set_index(["n", "k", "m"])["latency"]
     n, k = sorted(set(own["n"])), sorted(set(own["k"]))
     full = best.reindex(pd.MultiIndex.from_product([n, k, sizes])).to_numpy(dtype=float)
     cube = np.log(1e3 * full.reshape(len(n), len(k), len(sizes)))

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ttcsim.analysis.measure.campaign import Campaign, Rules, Workload
 from ttcsim.analysis.measure.run_files import MeasuredCampaign, MeasuredRun, load_campaign_runs
 from ttcsim.errors import InputError, invalid, nearest, read_text, unknown_name
-from ttcsim.hwprofiles.catalogue import profile_names
+from ttcsim.hwprofiles.catalogue import engine_calibration, profile_names
 from ttcsim.simulator.results import Table
 from ttcsim.simulator.scenario import Scenario, make_scenario
 from ttcsim.workloads.prefix_blocks import PrefixBlocks
@@ -117,9 +117,12 @@ def _servingsim_run(
 ) -> MeasuredCampaign:
     where = folder / "requests.csv"
     engine = meta["engine_kwargs"]
+    device = _device(run)
+    calibration = engine_calibration(device, str(meta.get("vllm_version", "")))
     generator = {
         "model": meta["model"],
-        "hardware": _device(run),
+        "hardware": device,
+        "calibration": str(calibration) if calibration else None,
         "tensor_parallel": engine["tensor_parallel_size"],
         **_SAMPLING,
         "engine": {

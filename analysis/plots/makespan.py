@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttcsim.analysis.plots.page import (
-    COLOURS,
     LEFT_IN,
     SMALL,
     WIDTH_IN,
     Floats,
+    colour_of,
     page,
     scale_x,
     style,
@@ -51,7 +51,7 @@ def makespan_figure(results: Mapping[str, Table], title: str) -> "Figure":
         axes.plot(
             np.concatenate([values[:1], values]), shares, drawstyle="steps-post",
             linewidth=3.2 - 2 * place / len(makespans),
-            color=COLOURS[place % len(COLOURS)], linestyle=("-", "--", "-.", ":")[place % 4],
+            color=colour_of(place), linestyle=("-", "--", "-.", ":")[place % 4],
             label=labels[place],
         )  # fmt: skip
     axes.set_ylim(0, 101)

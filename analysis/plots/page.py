@@ -33,6 +33,11 @@ ROW_IN = 0.184
 GREY = "#444444"
 
 
+def colour_of(place: int) -> str:
+    """Colour of the strategy at a place among those compared: the same in every chart."""
+    return COLOURS[place % len(COLOURS)]
+
+
 def page(title: str, subtitle: Sequence[str], content_in: float) -> "tuple[Figure, float, float]":
     """A figure with a heading: (figure, its height, where the content starts). [in]"""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

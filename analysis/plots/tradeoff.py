@@ -3,13 +3,11 @@
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ttcsim.analysis.plots.page import (
-    COLOURS,
     GAP_IN,
     GREY,
     LEFT_IN,
@@ -21,12 +19,14 @@ from ttcsim.analysis.plots.page import (
     WIDTH_IN,
     X_LABEL_IN,
     Floats,
+    colour_of,
     page,
     scale_x,
     style,
     text_lines,
     wrap,
 )
+from ttcsim.analysis.points import COSTS, UNITS, Point, points_of
 from ttcsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,43 +34,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-PANELS = (
-    ("makespan_p50_s", "Median makespan (s)"),
-    ("energy_per_question_j", "Energy per question (J)"),
-    ("cost_per_question_usd", "Cost per question (USD)"),
-)
-"""Key of the summary and axis label of each trade-off panel."""
-
 TRACED = "accuracy traced (expected over all draws where known, else of this run)"
 MODELLED = "hollow: accuracy modelled"
 FRONT = "Pareto front, traced points without bounds"
-
-
-@dataclass(frozen=True)
-class _Point:
-    """A strategy in the trade-off figure."""
-
-    number: int
-    name: str
-    colour: str
-    accuracy: float | None
-    source: str | None
-    costs: Mapping[str, float | None]
-    oracle: bool = False
-
-    @property
-    def traced(self) -> bool:
-        return self.source == "trace"
-
-    @property
-    def deployable(self) -> bool:
-        """Whether it may be on the Pareto front."""
-        return self.traced and not self.oracle
-
-    def at(self, key: str) -> tuple[float, float] | None:
-        """(cost, accuracy in %), None if one of them is unknown."""
-        cost = self.costs[key]
-        return None if cost is None or self.accuracy is None else (cost, 100 * self.accuracy)
 
 
 def tradeoff_figure(summaries: Sequence[Mapping[str, Any]], title: str) -> "Figure":
@@ -88,7 +54,7 @@ def tradeoff_figure(summaries: Sequence[Mapping[str, Any]], title: str) -> "Figu
     """
     if not summaries:
         raise InputError("no results to draw")
-    points = _points(summaries)
+    points = points_of(summaries)
     drawn = [point for point in points if point.accuracy is not None]
     notes = _notes([point for point in points if point.accuracy is None])
     columns, rows = _legend_shape(drawn)
@@ -96,7 +62,7 @@ def tradeoff_figure(summaries: Sequence[Mapping[str, Any]], title: str) -> "Figu
     figure, height, top = page(title, _subtitle(summaries), PANEL_IN + below)
     width = (WIDTH_IN - LEFT_IN - RIGHT_IN - 2 * GAP_IN) / 3
     bottom = top - PANEL_IN
-    for place, (key, label) in enumerate(PANELS):
+    for place, (key, label) in enumerate(COSTS):
         left = LEFT_IN + place * (width + GAP_IN)
         axes = figure.add_axes(
             (left / WIDTH_IN, bottom / height, width / WIDTH_IN, PANEL_IN / height)
@@ -125,27 +91,7 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-def _points(summaries: Sequence[Mapping[str, Any]]) -> list[_Point]:
-    names = list(dict.fromkeys(str(summary["strategy"]) for summary in summaries))
-    points = []
-    for number, summary in enumerate(summaries, start=1):
-        name = str(summary["strategy"])
-        expected = summary.get("accuracy_expected")
-        points.append(
-            _Point(
-                number,
-                name,
-                COLOURS[names.index(name) % len(COLOURS)],
-                summary.get("accuracy") if expected is None else expected,
-                summary.get("accuracy_source"),
-                {key: summary.get(key) for key, _ in PANELS},
-                bool(summary.get("oracle")),
-            )
-        )
-    return points
-
-
-def _draw_panel(axes: "Axes", points: Sequence[_Point], key: str) -> None:
+def _draw_panel(axes: "Axes", points: Sequence[Point], key: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     placed = [(point, where) for point in points if (where := point.at(key))]
@@ -160,7 +106,7 @@ def _draw_panel(axes: "Axes", points: Sequence[_Point], key: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
     _draw_front(axes, [where for point, where in placed if point.deployable])
     for point, (x, y) in placed:
-        axes.plot([x], [y], label=point.name, **_marker(point.colour, point.traced))
+        axes.plot([x], [y], label=point.name, **_marker(colour_of(point.place), point.traced))
     _number(axes, placed, _front_path(axes))
 
 
@@ -201,7 +147,7 @@ def _front_path(axes: "Axes") -> Floats:
 
 
 def _number(
-    axes: "Axes", placed: Sequence[tuple[_Point, tuple[float, float]]], front: Floats
+    axes: "Axes", placed: Sequence[tuple[Point, tuple[float, float]]], front: Floats
 ) -> None:
     """Write each point's number beside it where it hides neither points, numbers nor the front."""
     from matplotlib.patheffects import withStroke
@@ -214,12 +160,13 @@ def _number(
     for (point, where), centre in zip(placed, centres, strict=True):
         offset = _free_offset(centre, centres, labels, front, edges)
         labels.append(centre + offset)
-        leader = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.8, "shrinkB": 4}
+        colour = colour_of(point.place)
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkB": 4}
         far = math.hypot(*offset) > _RADII_PT[0]
         written = axes.annotate(
             str(point.number), where, xytext=(float(offset[0]), float(offset[1])),
             textcoords="offset points", ha="center", va="center", fontsize=SMALL, zorder=4,
-            fontweight="bold", color=point.colour, arrowprops=leader if far else None,
+            fontweight="bold", color=colour, arrowprops=leader if far else None,
         )  # fmt: skip
         written.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
@@ -252,7 +199,7 @@ def _overlaps(at: Floats, others: Floats, needed: float) -> Floats:
     return np.maximum(0.0, 1 - distances / needed)
 
 
-def _legend_shape(points: Sequence[_Point]) -> tuple[int, int]:
+def _legend_shape(points: Sequence[Point]) -> tuple[int, int]:
     """(columns, rows) of the strategies' legend: as many columns as fit side by side."""
     lengths = [len(_legend_name(point)) for point in points]
     for columns in (4, 3, 2):
@@ -263,20 +210,22 @@ def _legend_shape(points: Sequence[_Point]) -> tuple[int, int]:
     return 1, len(lengths)
 
 
-def _legend_name(point: _Point) -> str:
+def _legend_name(point: Point) -> str:
     bound = "  [a bound: knows the answer]" if point.oracle else ""
     return f"{point.number}  {point.name}{bound}" + ("" if point.traced else f"  [{point.source}]")
 
 
 def _tradeoff_legends(
-    figure: "Figure", points: Sequence[_Point], columns: int, rows: int, top: float
+    figure: "Figure", points: Sequence[Point], columns: int, rows: int, top: float
 ) -> None:
     from matplotlib.lines import Line2D
 
     def line(label: str, **style: Any) -> Line2D:
         return Line2D([], [], label=label, **style)
 
-    names = [line(_legend_name(each), **_marker(each.colour, each.traced)) for each in points]
+    names = [
+        line(_legend_name(each), **_marker(colour_of(each.place), each.traced)) for each in points
+    ]
     styles = [
         line(TRACED, **_marker(GREY, True)),
         line(MODELLED, **_marker(GREY, False)),
@@ -296,7 +245,7 @@ def _legend(figure: "Figure", handles: "Sequence[Line2D]", columns: int, top: fl
         text.set_parse_math(False)
 
 
-def _notes(points: Sequence[_Point]) -> list[str]:
+def _notes(points: Sequence[Point]) -> list[str]:
     """Lines that name the strategies without an accuracy, and what they cost."""
     if not points:
         return []
@@ -304,9 +253,9 @@ def _notes(points: Sequence[_Point]) -> list[str]:
     return wrap(["Not drawn, no accuracy can be stated: " + "; ".join(said)])
 
 
-def _costs(point: _Point) -> str:
-    values = zip((point.costs[key] for key, _ in PANELS), (" s", " J", " USD"), strict=True)
-    return ", ".join(f"{value:,.4g}{unit}" for value, unit in values if value is not None)
+def _costs(point: Point) -> str:
+    values = ((point.costs[key], unit) for key, unit in UNITS.items())
+    return ", ".join(f"{value:,.4g} {unit}" for value, unit in values if value is not None)
 
 
 def _subtitle(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

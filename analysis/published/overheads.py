@@ -27,7 +27,9 @@ from ttcsim.hwprofiles.catalogue import load_calibration
 
 Array = NDArray[np.float64]
 
-UNITS: Final = {"layer_s": 1e-5, "sequence_s": 4e-5, "logit_s": 3e-10, "tail": 0.5}
+UNITS: Final = {
+    "layer_s": 1e-5, "sequence_s": 4e-5, "logit_s": 3e-10, "tail": 0.5, "traffic": 1.0,
+}  # fmt: skip
 """Coefficients that are fitted, and how far each is moved to see what it does."""
 
 CHATS: Final = (
@@ -69,8 +71,13 @@ def responses(rows: Sequence[PublishedRow], calibration: Calibration) -> tuple[A
 
     def moved(**values: float) -> Array:
         update = {"step_s": 0.0, **dict.fromkeys(UNITS, 0.0), **values}
-        overheads = calibration.overheads.model_copy(update=update)
-        changed = calibration.model_copy(update={"overheads": overheads})
+        traffic = update.pop("traffic")
+        changed = calibration.model_copy(
+            update={
+                "overheads": calibration.overheads.model_copy(update=update),
+                "elementwise": calibration.elementwise.model_copy(update={"traffic": traffic}),
+            }
+        )
         return 1e-3 * predictions(rows, changed, "tpot_ms")
 
     base = moved()

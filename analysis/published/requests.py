@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttcsim.analysis.published.rows import SATURATED, PublishedRow
+from ttcsim.analysis.published.served import harness_of
 from ttcsim.workloads.draws import uniforms
 from ttcsim.workloads.question import Question, Sample
 from ttcsim.workloads.trace import Trace, TraceHeader
@@ -32,14 +33,9 @@ PROMPT_TOKENS: Mapping[str, float] = {"lm-arena-chat": 150, "gpqa": 250, "source
 PROMPT_CV = 1.5
 """Coefficient of variation of the prompts of a task, lognormal: an assumption of little weight."""
 
-REQUESTS_PER_CLIENT = 8
-"""Requests of a closed loop over its clients; the first wave, which waits for the whole burst, is
-in the means. Not published: 7 to 8 fit the Qwen3-32B rows best."""
-
-LENGTH_RANGE = (0.8, 1.0)
-"""Lengths are uniform between these shares of the nominal ones (SemiAnalysisAI/InferenceX@843c625,
-RANDOM_RANGE_RATIO 0.8). Rows that do not state their rule are taken to follow it too."""
-
+REQUESTS_PER_CLIENT = 10
+"""Requests of a closed loop over its clients (SemiAnalysisAI/InferenceX@843c625; of others not
+published); the first wave, which waits for the whole burst, is in the means."""
 
 def num_requests(row: PublishedRow) -> int:
     """Requests of the run."""
@@ -56,8 +52,11 @@ def requests_of(row: PublishedRow, seed: int = 0) -> Trace:
         outputs = _outputs_of_task(row, count, seed)
     else:
         assert row.prompt_tokens is not None
-        prompts = _uniform_lengths(row.prompt_tokens, count, seed, "prompt")
-        outputs = _uniform_lengths(row.output_tokens, count, seed, "output")
+        harness = harness_of(row)
+        shares = _uniform(harness.prompt_range, _draws(count, seed, "prompt"))
+        prompts = row.prompt_tokens * shares
+        shares = _uniform(harness.output_range, _draws(count, seed, "output"))
+        outputs = row.output_tokens * shares
     questions = tuple(
         Question(f"request-{number}", prompt, (Sample(output),))
         for number, (prompt, output) in enumerate(
@@ -76,9 +75,9 @@ def requests_of(row: PublishedRow, seed: int = 0) -> Trace:
     return Trace(header, questions)
 
 
-def _uniform_lengths(nominal: float, count: int, seed: int, purpose: str) -> Array:
-    low, high = LENGTH_RANGE
-    return nominal * (low + (high - low) * _draws(count, seed, purpose))
+def _uniform(bounds: tuple[float, float], draws: Array) -> Array:
+    low, high = bounds
+    return low + (high - low) * draws
 
 
 def _prompts_of_task(row: PublishedRow, count: int, seed: int) -> Array:

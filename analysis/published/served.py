@@ -22,25 +22,6 @@ DEVICES: Final[Mapping[str, str]] = {
 }
 """Hardware profile by the word that sources use; they mean the SXM variants."""
 
-SAME_SHAPE: Final[Mapping[str, str]] = {
-    "Qwen/Qwen3-30B-A3B-Instruct-2507": "Qwen/Qwen3-30B-A3B",
-    "Qwen/Qwen3-30B-A3B-Thinking-2507": "Qwen/Qwen3-30B-A3B",
-    "Qwen/Qwen3-235B-A22B-Instruct-2507": "Qwen/Qwen3-235B-A22B",
-    "Qwen/Qwen3-235B-A22B-Thinking-2507": "Qwen/Qwen3-235B-A22B",
-    "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8": "Qwen/Qwen3-235B-A22B-FP8",
-    "Qwen/Qwen3-235B-A22B-Thinking-2507-FP8": "Qwen/Qwen3-235B-A22B-FP8",
-    "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8": "Qwen/Qwen3-Coder-480B-A35B-Instruct",
-    "deepseek-ai/DeepSeek-R1-0528": "deepseek-ai/DeepSeek-R1",
-    "deepseek-ai/DeepSeek-V3.1": "deepseek-ai/DeepSeek-V3",
-    "meta-llama/Llama-3.3-70B-Instruct": "meta-llama/Meta-Llama-3.1-70B",
-    "meta-llama/Llama-3.1-405B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-405B",
-    "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8": (
-        "meta-llama/Llama-4-Maverick-17B-128E-Instruct"
-    ),
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-8B",
-}
-"""Models that differ from a bundled one in weights or their dtype only."""
-
 DTYPES: Final[Mapping[str, str]] = {
     "bf16": "bf16",
     "bfloat16": "bf16",
@@ -57,32 +38,42 @@ DTYPES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Harness:
-    """What a measuring set-up adds: engine around the kernels, server and client, dtype of KV.
+    """What a measuring set-up adds: engine around the kernels, server and client, its requests.
 
     `overhead_factor` and `front_end_s` are fitted on rows of the set-up; `quantised_kv` is the
-    dtype of the KV cache where weights are quantised.
+    dtype of the KV cache where weights are quantised. Lengths of closed loops are uniform between
+    two multiples of the nominal ones.
     """
 
     overhead_factor: float
     front_end_s: float
     quantised_kv: str | None
+    prompt_range: tuple[float, float] = (1.0, 1.0)
+    output_range: tuple[float, float] = (1.0, 1.0)
 
 
 CHATS: Final = Harness(1.0, 0.0, None)
 """ML.ENERGY: the overheads of the bundled calibrations come from there."""
 
-IN_HOUSE: Final = Harness(1.0, 0.034, None)
-"""Sweeps of NVIDIA, which state nominal lengths only; vLLM 0.12 to 0.17."""
+IN_HOUSE: Final = Harness(1.0, 0.034, None, output_range=(0.5, 1.5))
+"""Sweeps of NVIDIA, which state nominal lengths only; vLLM 0.12 to 0.17. Outputs of one length would
+keep all clients in step, and ttft then grow as outputs get shorter, which it does not."""
 
-PUBLIC: Final = Harness(0.45, 0.035, "fp8")
-"""InferenceX (SemiAnalysis), vLLM 0.11 to 0.19, tuned flags: fused operators, KV in fp8."""
+PUBLIC: Final = Harness(0.5, 0.050, "fp8", prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
+"""InferenceX (SemiAnalysis), vLLM 0.15 to 0.19, tuned flags: fused operators, KV in fp8. Lengths by
+its RANDOM_RANGE_RATIO (SemiAnalysisAI/InferenceX@843c625)."""
+
+FIRST_PUBLIC: Final = Harness(0.5, 0.025, "fp8", prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
+"""The same in its first months (2025), whose rows do not state a version of the engine."""
 
 
 def harness_of(row: PublishedRow) -> Harness:
-    """The set-up that measured a row, told by its load and by how it states lengths."""
+    """The set-up that measured a row, told by its load, by how it states lengths and its engine."""
     if row.load == SATURATED:
         return CHATS
-    return IN_HOUSE if row.length_rule.startswith("nominal") else PUBLIC
+    if row.length_rule.startswith("nominal"):
+        return IN_HOUSE
+    return PUBLIC if row.engine_version else FIRST_PUBLIC
 
 
 def deployment_of(row: PublishedRow) -> dict[str, Any]:
@@ -96,8 +87,7 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
     name = DEVICES.get(row.gpu.replace(" ", "").upper(), row.gpu)
     if name not in profile_names():
         raise InputError(f"no hardware profile for {row.gpu}")
-    model = SAME_SHAPE.get(row.model, row.model)
-    own = load_model(model)
+    own = load_model(row.model)
     wanted = _dtype(row.precision)
     if own.weight_dtype == "fp4" and wanted == "nvfp4":
         wanted = "fp4"  # "fp4" of a model that was published in MXFP4
@@ -114,7 +104,7 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
     if harness is not IN_HOUSE and data == tensor:
         tensor = 1  # InferenceX states the devices as tp, and data-parallel attention as a flag
     return {
-        "model": model,
+        "model": row.model,
         "hardware": name,
         "tensor_parallel": tensor,
         "data_parallel": data,

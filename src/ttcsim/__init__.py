@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ttcsim.analysis.published.report import PublishedReport as PublishedReport
     from ttcsim.analysis.published.rows import load_rows as load_rows
     from ttcsim.analysis.validate.validate import validate as validate
+    from ttcsim.analysis.whatif.study import Study as Study
+    from ttcsim.analysis.whatif.study import whatif as whatif
     from ttcsim.errors import InputError as InputError
     from ttcsim.hwprofiles.catalogue import load_calibration as load_calibration
     from ttcsim.hwprofiles.catalogue import load_profile as load_profile
@@ -76,6 +78,7 @@ _HOMES = {
     "ttcsim.analysis.published.report": ("PublishedReport",),
     "ttcsim.analysis.published.rows": ("load_rows",),
     "ttcsim.analysis.validate.validate": ("validate",),
+    "ttcsim.analysis.whatif.study": ("Study", "whatif"),
     "ttcsim.errors": ("InputError",),
     "ttcsim.hwprofiles.catalogue": ("load_calibration", "load_profile"),
     "ttcsim.simulator.model_catalogue": ("load_model",),

@@ -9,7 +9,7 @@ from typing import cast
 
 import typer
 
-from ttcsim.cli import catalogue, check, measured, run
+from ttcsim.cli import catalogue, check, measured, run, whatif
 from ttcsim.errors import InputError, StuckError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(run.simulate)
 app.command()(run.compare)
+app.command()(whatif.whatif)
 app.command()(measured.measure)
 app.command()(measured.calibrate)
 app.command()(measured.validate)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ttcsim.analysis.compare import Comparison
 from ttcsim.analysis.published.report import PublishedReport
+from ttcsim.analysis.telling import scene
 from ttcsim.analysis.validate.report import ValidationReport
-from ttcsim.cli.output import finite, scene, to_csv, to_json
+from ttcsim.cli.output import finite, to_csv, to_json
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Result, Table
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ttcsim.analysis.compare import Comparison
+from ttcsim.analysis.telling import accuracy_text, notes, percent, scene, wasted
 from ttcsim.errors import unknown_name
 from ttcsim.simulator.results import Result
 
@@ -111,63 +112,17 @@ def _print_card(result: Result) -> None:
     print(f"{s['strategy']}: {scene(result)}\n")
     for name, value in _card(s):
         print(f"  {name:<26}{value}")
-    print(f"\n{_notes(s)}")
+    print("\n" + "\n".join(notes(s)))
 
 
 def _print_comparison(comparison: Comparison) -> None:
     print(f"{scene(*comparison.results)}\n")
     show_rows([_row(summary) for summary in comparison.summaries], _COLUMN_ORDER)
-    print(_notes(*comparison.summaries))
-
-
-def scene(*results: Result) -> str:
-    """One line on what was served where, and what was asked."""
-    scenario, s = results[-1].scenario, results[-1].summary
-    deployments = {k: v for result in results for k, v in result.summary["deployments"].items()}
-    placements = {result.summary["scorer_placement"] for result in results} - {None}
-    served = [_served(deployments["generator"])]
-    if "prefiller" in deployments:
-        served.append(f"prompts by {_served(deployments['prefiller'])}")
-    if "scorer" in deployments:
-        where = "on the same devices" if "colocated" in placements else ""
-        served.append(f"scorer {_served(deployments['scorer'], where)}")
-    elif scenario["scorer_placement"] == "same_engine":
-        served.append("scoring itself")
-    how = _arrivals(scenario["arrivals"])
-    return (
-        f"{', '.join(served)}; {s['questions']} questions of {s['trace']}, {how},"
-        f" seed {scenario['seed']}"
-    )
-
-
-def _served(deployment: Mapping[str, Any], where: str = "") -> str:
-    model = deployment["model"].rpartition("/")[2]
-    replicas, size = deployment["replicas"], deployment["tensor_parallel"]
-    stages, sharing = deployment["pipeline_parallel"], deployment["data_parallel"]
-    sizes = [f"tp {size}"] if size > 1 else []
-    sizes += [f"pp {stages}"] if stages > 1 else []
-    sizes += [f"dp {sharing}"] if sharing > 1 else []
-    sizes += [f"{replicas} replicas"] if replicas > 1 else []
-    inside = f" ({', '.join(sizes)})" if sizes else ""
-    devices = replicas * size * stages * sharing
-    return f"{model} " + (where or f"on {devices} x {deployment['hardware']}{inside}")
-
-
-def _arrivals(arrivals: Mapping[str, Any] | None) -> str:
-    match arrivals:
-        case {"kind": "poisson", "rate": rate}:
-            return f"{rate:g} questions/s (Poisson)"
-        case {"kind": "gamma", "rate": rate, "burstiness": shape}:
-            return f"{rate:g} questions/s (burstiness {shape:g})"
-        case {"kind": "closed_loop", "concurrency": concurrency}:
-            return f"{concurrency} questions at a time"
-        case {"kind": kind}:
-            return str(kind).replace("_", " ")
-    return "at the trace's times, else all at once"
+    print("\n".join(notes(*comparison.summaries)))
 
 
 def _card(s: Mapping[str, Any]) -> list[tuple[str, str]]:
-    accuracy, source = _accuracy(s)
+    accuracy, source = accuracy_text(s)
     return [
         ("accuracy", f"{accuracy} {source}".strip()),
         ("makespan p50 / p95 / p99", " / ".join(
@@ -177,10 +132,10 @@ def _card(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("output tokens", f"{s['output_throughput']:,.0f} /s"),
         ("ttft mean / p99", f"{_ms(s, 'mean_ttft')} / {_ms(s, 'p99_ttft')} ms"),
         ("tpot mean / p99", f"{_ms(s, 'mean_tpot')} / {_ms(s, 'p99_tpot')} ms"),
-        ("prefix cache hits", _percent(s["prefix_cache_hit_rate"])),
-        ("KV use mean / peak", f"{_percent(s['kv_mean'])} / {_percent(s['kv_peak'])}"),
+        ("prefix cache hits", percent(s["prefix_cache_hit_rate"])),
+        ("KV use mean / peak", f"{percent(s['kv_mean'])} / {percent(s['kv_peak'])}"),
         ("preemptions", f"{s['preemptions']:,}"),
-        ("utilisation", _percent(s["generator_utilisation"])),
+        ("utilisation", percent(s["generator_utilisation"])),
         ("devices", str(s["devices"])),
         ("energy a question", f"{s['energy_per_question_j']:,.0f} J"),
         ("cost a question", f"${s['cost_per_question_usd']:.5f}"),
@@ -197,90 +152,26 @@ def _tokens(s: Mapping[str, Any]) -> str:
 
 
 def _row(s: Mapping[str, Any]) -> dict[str, str]:
-    accuracy, source = _accuracy(s)
-    output = s["output_tokens_per_question"]
-    wasted = s["cancelled_tokens_per_question"] + s["discarded_tokens_per_question"]
+    accuracy, source = accuracy_text(s)
     return {
         "strategy": s["strategy"],
         "accuracy": accuracy,
         "source": source.strip("()"),
         "p50 s": f"{s['makespan_p50_s']:.1f}",
         "p95 s": f"{s['makespan_p95_s']:.1f}",
-        "tokens/q": f"{output:,.0f}",
-        "wasted": _percent(wasted / output if output else 0),
-        "hits": _percent(s["prefix_cache_hit_rate"]),
-        "KV peak": _percent(s["kv_peak"]),
+        "tokens/q": f"{s['output_tokens_per_question']:,.0f}",
+        "wasted": percent(wasted(s)),
+        "hits": percent(s["prefix_cache_hit_rate"]),
+        "KV peak": percent(s["kv_peak"]),
         "preempt": f"{s['preemptions']:,}",
         "GPUs": str(s["devices"]),
-        "util": _percent(s["generator_utilisation"]),
+        "util": percent(s["generator_utilisation"]),
         "tpot ms": _ms(s, "mean_tpot"),
         "J/q": f"{s['energy_per_question_j']:,.0f}",
         "$/1000q": f"{s['cost_per_question_usd'] * 1000:.2f}",
     }
 
 
-def _accuracy(s: Mapping[str, Any]) -> tuple[str, str]:
-    """Accuracy and its source; there is none without the other."""
-    expected = s["accuracy_expected"]
-    value = s["accuracy"] if expected is None else expected
-    if s["accuracy_source"] is None or value is None:
-        return "-", ""
-    of = "" if expected is not None else ", this run"
-    return f"{value:.3f}", f"({s['accuracy_source']}{of})"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}%"
-
-
 def _ms(s: Mapping[str, Any], name: str) -> str:
     value = s[f"{name}_ms"]
     return "-" if value is None else f"{value:.1f}"
-
-
-def _notes(*summaries: Mapping[str, Any]) -> str:
-    """What the numbers rest on."""
-    s = summaries[-1]
-    notes = [f"! {warning}" for warning in _warnings(summaries)]
-    notes += [
-        f"times: {_levels(s['time_level'])}; {_levels(s['time_error'])}",
-        f"joules: {_levels(s['energy_level'])}; {_levels(s['energy_error'])}",
-        f"schedule: that of {s['engine_version']}",
-    ]
-    if any(each["resampled"] for each in summaries):
-        notes.append("samples: traced ones were drawn again where there are too few")
-    dprime = next((x["scorer_dprime"] for x in summaries if x["scorer_dprime"] is not None), None)
-    if dprime is not None:
-        notes.append(f"scores: modelled, d' = {dprime:g}")
-    return "\n".join(notes)
-
-
-OVERLOAD = 0.8
-"""Share of questions answered while others still arrive, below which work is said to pile up."""
-
-
-def _warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader must know before the numbers."""
-    found = []
-    piled = [
-        f"{s['strategy']} ({_percent(s['answered_while_arriving'])})"
-        for s in summaries
-        if s["answered_while_arriving"] is not None and s["answered_while_arriving"] < OVERLOAD
-    ]
-    if piled:
-        found.append(
-            "work piles up, so makespans depend on the length of the run; answered while questions"
-            f" still came: {', '.join(piled)}"
-        )
-    if any(s["mixed_samples"] for s in summaries):
-        found.append("samples were written by several models; all tokens are costed on this one")
-    if models := summaries[-1]["transferred_from"]:
-        found.append(f"lengths and answers are those of {', '.join(models)}, not of this model")
-    return found
-
-
-def _levels(levels: Mapping[str, str]) -> str:
-    kinds = set(levels.values())
-    if len(kinds) == 1:
-        return kinds.pop()
-    return ", ".join(f"{name} {level}" for name, level in levels.items())

@@ -64,7 +64,7 @@ def simulate(
     from ttcsim.simulator.simulate import simulate as run
 
     out.check_format(format, tables)
-    built = _scenario(scenario, locals(), strategy)
+    built = scenario_of(scenario, locals(), strategy)
     with folders.claimed(output) as folder:
         with progress_bar("questions", quiet) as progress:
             result = run(built, progress=progress)
@@ -114,7 +114,7 @@ def compare(
 
     out.check_format(format, tables)
     strategies = strategy or list(DEFAULT_STRATEGIES)
-    built = _scenario(scenario, locals(), "single")
+    built = scenario_of(scenario, locals(), "single")
     with folders.claimed(output) as folder:
         with progress_bar("strategies", quiet) as progress:
             comparison = run(built, strategies, jobs=None, progress=progress)
@@ -123,7 +123,8 @@ def compare(
     out.show_comparison(comparison, format)
 
 
-def _scenario(file: Any, given: dict[str, Any], strategy: str | None) -> "Scenario":
+def scenario_of(file: Any, given: dict[str, Any], strategy: str | None) -> "Scenario":
+    """The scenario that a file and options describe."""
     from ttcsim.simulator.scenario import make_scenario
 
     fields = o.scenario_fields(file, given)

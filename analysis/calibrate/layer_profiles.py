@@ -1,0 +1,140 @@
+"""Fit what measured layers show of a device, and of a device with an older engine.
+
+    python -m ttcsim.analysis.calibrate.layer_profiles PROFILES DATA [FOLDER]
+
+PROFILES is `profiler/perf` of LLMServingSim@5daddb2 (MIT): time of each operator of one layer by
+tokens, vLLM 0.19.0, eager. DATA and FOLDER are those of `kernel_curves.py`, which comes first.
+Prints `elementwise.traffic` of each device (what does not grow with tokens is in
+`overheads.layer_s`), and writes the calibration of a device with vLLM 0.19: its all-reduces, and
+decode attention as in the layers.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from ttcsim.analysis.calibrate.kernel_curves import (
+    HEAD_DIM,
+    all_reduce,
+    error_of,
+    fit,
+    put,
+    write_plain,
+)
+from ttcsim.hwprofiles.catalogue import engine_path, load_profile
+from ttcsim.simulator.architecture import Architecture
+from ttcsim.simulator.model_catalogue import load_model
+from ttcsim.simulator.model_parts import BYTES_PER_VALUE
+
+Floats = NDArray[np.float64]
+
+DEVICES: Final = {"RTX4090": "rtx_4090", "RTXPRO6000": "rtx_pro_6000_server"}
+OPERATORS: Final = {"act_fn": 1, "layernorm": 2, "rotary_emb": 1, "qk_norm": 1}
+"""How often a layer runs each."""
+ENGINE: Final = ("RTXPRO6000", "0.19.0")
+"""An older vLLM whose calibration is written: all-reduces over PCIe became faster after it."""
+
+
+def dense_layers(profiles: Path, device: str) -> Iterator[tuple[Path, Architecture, int]]:
+    """(folder, model, tensor-parallel size) of every profile of a dense model."""
+    for folder in sorted((profiles / device).glob("*/*/bf16/tp*")):
+        model = load_model("/".join(folder.parts[-4:-2]))
+        if model.feed_forward.routed is None:
+            yield folder, model, int(folder.name.removeprefix("tp"))
+
+
+# -- elementwise operators -------------------------------------------------------------------------
+
+
+def elementwise(profiles: Path, device: str) -> str:
+    """Traffic that fits all layers of a device, in words."""
+    bandwidth = load_profile(DEVICES[device]).require("memory.hbm.bytes_per_s")
+    times, nominal = [], []
+    for folder, model, tp in dense_layers(profiles, device):
+        found = _layer_times(folder / "dense.csv")
+        times.append(found.to_numpy(float))
+        nominal.append(_moved(model, tp) * found.index.to_numpy(float) / bandwidth)
+    measured, moved_s = np.concatenate(times), np.concatenate(nominal)
+    own = fit(lambda p: p[0] + p[1] * moved_s, [1e-5, 1.0], [1e-4, 10.0], measured)
+    error = error_of(own[0] + own[1] * moved_s, measured)
+    return f"traffic {own[1]:.3g}, {own[0]:.3g} s a layer; {error}"
+
+
+def _layer_times(path: Path) -> "pd.Series[float]":
+    """Seconds of all elementwise operators of a layer, by tokens."""
+    rows = pd.read_csv(path).pivot_table(index="tokens", columns="layer", values="time_us")
+    names = [name for name in OPERATORS if name in rows]
+    return 1e-6 * (rows[names] * [OPERATORS[name] for name in names]).sum(axis=1)
+
+
+def _moved(model: Architecture, tp: int) -> float:
+    """Bytes that a layer's elementwise operators move for a token, as in the cost model."""
+    sizes = model.attention
+    heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim / tp
+    values = 8 * model.hidden + 3 * model.feed_forward.intermediate / tp + heads
+    return values * BYTES_PER_VALUE[model.dtype]
+
+
+# -- an older engine -------------------------------------------------------------------------------
+
+
+def decode_attention(profiles: Path, device: str) -> dict[str, Any]:
+    """Curve of attention over contexts, from all layers of a device."""
+    batches, moved, times = [], [], []
+    for folder, model, tp in dense_layers(profiles, device):
+        rows = pd.read_csv(folder / "attention.csv")
+        rows = rows[(rows["prefill_chunk"] == 0) & (rows["n_decode"] > 0)]
+        heads = model.attention.kv_heads_per_rank(tp)
+        batches.append(rows["n_decode"].to_numpy(float) * heads)
+        tokens = rows["n_decode"].to_numpy(float) * rows["kv_decode"].to_numpy(float)
+        moved.append(tokens * heads * 2 * HEAD_DIM * 2.0)
+        times.append(1e-6 * rows["time_us"].to_numpy(float))
+    batch, bytes_, measured = (np.concatenate(each) for each in (batches, moved, times))
+    bandwidth = load_profile(DEVICES[device]).require("memory.hbm.bytes_per_s")
+
+    def form(p: Floats) -> Floats:
+        return np.asarray(p[0] + p[2] * batch + bytes_ / (bandwidth * p[1]))
+
+    found = fit(form, [1e-5, 0.85, 2e-8], [1e-4, 1.2, 1e-6], measured)
+    names = ("latency_s", "memory_efficiency", "sequence_head_s")
+    return dict(zip(names, found, strict=True)) | {
+        "source": "LLMServingSim 2.0 layer profiles of dense models, vLLM 0.19.0, eager: decode"
+        " attention",
+        "error": error_of(form(found), measured),
+    }
+
+
+def older(profiles: Path, data: Path, folder: Path) -> None:
+    """Write the calibration of a device with an older engine."""
+    source, version = ENGINE
+    device = DEVICES[source]
+    text = (folder / f"{device}.yaml").read_text(encoding="utf-8")
+    calibration = yaml.safe_load(text)
+    path = data / device / "comm" / "vllm" / version / "custom_allreduce_perf.parquet"
+    measured = set(pd.read_parquet(path)["num_gpus"])
+    calibration["engine"] = f"vllm {version} all-reduces and attention, {calibration['engine']}"
+    put(calibration["decode_attention"], decode_attention(profiles, source))
+    for devices in set(calibration["all_reduce"]) & measured:
+        curve = calibration["all_reduce"][devices]
+        curve["source"] = curve["source"].replace("vLLM 0.24.0", f"vLLM {version}")
+        put(curve, all_reduce(load_profile(device), path, devices))
+    write_plain(calibration, engine_path(folder, device, version))
+
+
+def main(arguments: list[str]) -> None:
+    """Print what elementwise operators take, and write the calibration of the older engine."""
+    profiles, data = Path(arguments[0]), Path(arguments[1])
+    folder = Path(arguments[2] if len(arguments) > 2 else "hwprofiles/calibrations")
+    for source, device in DEVICES.items():
+        print(f"{device}: {elementwise(profiles, source)}")
+    older(profiles, data, folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
