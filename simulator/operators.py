@@ -236,7 +236,9 @@ class Operators:
             found = nearest_experts(load_expert_table(table.table), experts.dtype, shape)
             if found is not None:
                 own, times = found
-                seconds *= times.at(tokens) / self._expert_layer_s(curve, self._moe_device, own, tokens)
+                seconds *= times.at(tokens) / self._expert_layer_s(
+                    curve, self._moe_device, own, tokens
+                )
         return experts.layers * seconds
 
     def _expert_layer_s(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -242,8 +242,27 @@ def _make_plan(name: str, deployment: Deployment, memory_share: float) -> Plan:
     _check_stages(name, deployment, model)
     speculative = deployment.engine.speculative_config
     drafter = None if speculative is None else make_drafter(name, speculative, model)
+    cost = _cost(deployment, model, profile, calibration, drafter)
+    config = _scheduler(name, deployment, model, drafter, profile, memory_share)
+    return Plan(name, deployment, model, profile, calibration, cost, config)
 
-    def cost_of(model: Architecture, drafter: StepCost | None, drafts: int) -> StepCost:
+
+def with_calibration(plan: Plan, calibration: Calibration) -> Plan:
+    """The same deployment with other times and joules; its schedule stays."""
+    speculative = plan.deployment.engine.speculative_config
+    drafter = None if speculative is None else make_drafter(plan.name, speculative, plan.model)
+    cost = _cost(plan.deployment, plan.model, plan.profile, calibration, drafter)
+    return replace(plan, calibration=calibration, cost=cost)
+
+
+def _cost(
+    deployment: Deployment,
+    model: Architecture,
+    profile: HardwareProfile,
+    calibration: Calibration,
+    drafter: Drafter | None,
+) -> StepCost:
+    def cost_of(model: Architecture, drafting: StepCost | None, drafts: int) -> StepCost:
         return StepCost(
             model,
             profile,
@@ -254,17 +273,15 @@ def _make_plan(name: str, deployment: Deployment, memory_share: float) -> Plan:
             deployment.sampling == "truncated",
             deployment.overhead_factor,
             deployment.data_parallel,
-            drafter,
+            drafting,
             drafts,
         )
 
+    speculative = deployment.engine.speculative_config
     if drafter is None or speculative is None:
-        cost = cost_of(model, None, 0)
-    else:
-        drafting = cost_of(drafter.model, None, 0)
-        cost = cost_of(model, drafting, speculative.num_speculative_tokens)
-    config = _scheduler(name, deployment, model, drafter, profile, memory_share)
-    return Plan(name, deployment, model, profile, calibration, cost, config)
+        return cost_of(model, None, 0)
+    drafting = cost_of(drafter.model, None, 0)
+    return cost_of(model, drafting, speculative.num_speculative_tokens)
 
 
 def _check_stages(name: str, deployment: Deployment, model: Architecture) -> None:

@@ -74,7 +74,10 @@ def test_the_documentation_runs_and_names_every_device() -> None:
 def test_bundled_numbers_are_plausible(name: str) -> None:
     profile = load_profile(name)
     memory = profile.memory
-    assert memory.cache.bytes < memory.hbm.bytes <= memory.host.bytes or name in ("b200_sxm", "b300_sxm")
+    assert memory.cache.bytes < memory.hbm.bytes <= memory.host.bytes or name in (
+        "b200_sxm",
+        "b300_sxm",
+    )
     assert 0 < profile.power.idle_w < 0.4 * profile.power.max_w
     peaks = profile.peak_flops_per_s
     assert peaks.get("bf16", 0) <= peaks.get("fp8", float("inf")) <= peaks.get("fp4", float("inf"))

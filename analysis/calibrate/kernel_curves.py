@@ -173,8 +173,8 @@ def prefill_attention(profile: HardwareProfile, path: Path) -> dict[str, Any]:
 def all_reduce(profile: HardwareProfile, path: Path, devices: int) -> dict[str, Any]:
     """Curve of vLLM's own all-reduce inside a CUDA graph.
 
-    The table's `message_size` counts values: vLLM's times of large messages are those of NCCL at the
-    same size in half precision, and not in int8.
+    The table's `message_size` counts values: vLLM's times of large messages are those of NCCL at
+    the same size in half precision, and not in int8.
     """
     rows = pd.read_parquet(path)
     rows = rows[(rows["num_gpus"] == devices) & (rows["backend"] == "vllm_graph")]
@@ -239,7 +239,7 @@ def borrowed(device: str, lender: str, calibration: dict[str, Any]) -> dict[str,
 
 
 def follow(calibration: dict[str, Any], folder: Path) -> None:
-    """Give borrowed groups but power, whose idle part is the device's own, their lender's numbers."""
+    """Give borrowed groups their lender's numbers, but power, whose idle part is their own."""
     for name, groups in calibration.items():
         if not isinstance(groups, dict) or name == "power":
             continue

@@ -60,7 +60,8 @@ def elementwise(profiles: Path, device: str) -> str:
         found = _layer_times(folder / "dense.csv")
         times.append(found.to_numpy(float))
         nominal.append(_moved(model, tp) * found.index.to_numpy(float) / bandwidth)
-    measured, moved_s = np.concatenate(times), np.concatenate(nominal)
+    measured = np.asarray(np.concatenate(times), dtype=np.float64)
+    moved_s = np.asarray(np.concatenate(nominal), dtype=np.float64)
     own = fit(lambda p: p[0] + p[1] * moved_s, [1e-5, 1.0], [1e-4, 10.0], measured)
     error = error_of(own[0] + own[1] * moved_s, measured)
     return f"traffic {own[1]:.3g}, {own[0]:.3g} s a layer; {error}"

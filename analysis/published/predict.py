@@ -33,7 +33,7 @@ smaller batch waited for its host: more work in a step cannot take less power.""
 
 
 IMPOSSIBLE_SHARE = 0.1
-"""Share of a sweep's rows that cannot be as they are stated, from which on none of it is believed."""
+"""Share of a sweep's rows that cannot be as they are stated, above which it is not believed."""
 
 CANNOT_BE = ("faster than the datasheet allows", "cannot stand")
 """Reasons that say so."""

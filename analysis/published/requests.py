@@ -37,6 +37,7 @@ REQUESTS_PER_CLIENT = 10
 """Requests of a closed loop over its clients (SemiAnalysisAI/InferenceX@843c625; of others not
 published); the first wave, which waits for the whole burst, is in the means."""
 
+
 def num_requests(row: PublishedRow) -> int:
     """Requests of the run."""
     if row.load == SATURATED:

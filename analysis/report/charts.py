@@ -5,6 +5,7 @@ digits: no pixel shows more, and the file stays small.
 """
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,11 @@ def tradeoff_charts(points: Sequence[Point]) -> list[Chart]:
         placed = [(point, where) for point in points if (where := point.at(key))]
         if placed:
             x = _axis(label, [where[0] for _, where in placed])
-            data = [_point_trace(point, where, key) for point, where in placed]
+            sides = _sides(placed, x)
+            data = [
+                _point_trace(point, where, key, side)
+                for (point, where), side in zip(placed, sides, strict=True)
+            ]
             front = pareto_front([where for point, where in placed if point.deployable])
             if front:
                 data.insert(0, _front_trace(front, x))
@@ -72,7 +77,40 @@ def tradeoff_charts(points: Sequence[Point]) -> list[Chart]:
     return charts
 
 
-def _point_trace(point: Point, where: tuple[float, float], key: str) -> Json:
+def _sides(placed: Sequence[tuple[Point, tuple[float, float]]], x: Json) -> list[str]:
+    """On which side of each point its number stands: where no other point or number is near."""
+    costs, values = np.array([where for _, where in placed], dtype=float).T
+    across = np.log10(costs) if x["type"] == "log" else costs
+    low, high = x["range"]
+    right = PANEL_PX[0] * (across - low) / (high - low)
+    up = PANEL_PX[1] * (values - values.min()) / (np.ptp(values) or 1.0)
+    centres = np.column_stack([right, up])
+    numbers: list[Any] = []
+    sides = []
+    for row, centre in enumerate(centres):
+        others = np.array([*np.delete(centres, row, axis=0), *numbers]).reshape(-1, 2)
+        room = {
+            side: float(np.hypot(*(centre + offset - others).T).min(initial=ROOM_PX))
+            for side, offset in SIDES.items()
+        }
+        side = max(room, key=lambda each: room[each])
+        numbers.append(centre + SIDES[side])
+        sides.append(side)
+    return sides
+
+
+ROOM_PX = 18.0
+"""Distance from which on another point or number does not disturb."""
+PANEL_PX = (280.0, 230.0)
+"""About the size of a small chart's inside: on a larger one there is only more room."""
+SIDES = {
+    "top center": (0, 14), "middle right": (15, 0), "bottom center": (0, -14),
+    "middle left": (-15, 0),
+}  # fmt: skip
+"""Sides of a point, and where its number then stands. [px]"""
+
+
+def _point_trace(point: Point, where: tuple[float, float], key: str, side: str) -> Json:
     colour = colour_of(point.place)
     symbol = "x-thin" if point.oracle else "circle" if point.traced else "circle-open"
     word, unit = words.COST_WORDS[key]
@@ -82,7 +120,7 @@ def _point_trace(point: Point, where: tuple[float, float], key: str) -> Json:
         "x": [_cut(where[0])],
         "y": [_cut(where[1])],
         "text": [str(point.number)],
-        "textposition": "top center",
+        "textposition": side,
         "textfont": {"color": colour, "size": 13},
         "cliponaxis": False,
         "marker": {
@@ -178,7 +216,8 @@ def _paired_chart(rows: Sequence[Difference], metric: str, points: Mapping[str, 
                 "thickness": 2.5, "width": 6,
             },
             "marker": {
-                "color": colour_of(point.place), "size": 10, "line": {"width": 2},
+                "color": colour_of(point.place), "size": 10,
+                "line": {"width": 2, "color": colour_of(point.place)},
                 "symbol": "circle" if metric != "accuracy" or point.traced else "circle-open",
             },
             "hovertemplate": (
@@ -194,11 +233,11 @@ def _paired_chart(rows: Sequence[Difference], metric: str, points: Mapping[str, 
     layout["annotations"] = _row_labels(named)
     layout["shapes"] = [{
         "type": "line", "x0": same, "x1": same, "yref": "paper", "y0": 0, "y1": 1,
-        "line": {"color": GREY, "width": 1, "dash": "dot"}, "layer": "below",
+        "line": {"color": GREY, "width": 1.5, "dash": "dot"}, "layer": "below",
     }]  # fmt: skip
     return Chart(
         f"paired-{metric}",
-        words.paired_finding(rows, metric),
+        words.paired_finding(rows, metric, points),
         f"Baseline (dotted): {rows[0].baseline}. Bars: 95 % intervals over the same"
         f" {rows[0].questions} questions; one that misses the dotted line is a clear difference.",
         data,
@@ -257,9 +296,10 @@ def _bars(
     """A bar a strategy, cut into parts: its colour, paler from part to part."""
     colours = [colour_of(point.place) for point in points]
     data: list[Json] = []
-    for shade, kind in zip(SHADES, parts[0], strict=False):
+    kinds = [kind for kind in parts[0] if any(each[kind] for each in parts)]
+    for shade, kind in zip(SHADES, kinds, strict=False):
         bar = {
-            "type": "bar", "orientation": "h", "width": 0.42, "legendgroup": kind,
+            "type": "bar", "orientation": "h", "width": 0.38, "legendgroup": kind,
             "name": kind,
         }  # fmt: skip
         data.append({
@@ -279,7 +319,8 @@ def _bars(
         data.append({**bar, "x": [None], "y": [None], "marker": swatch, "showlegend": True})
     most = max(sum(each.values()) for each in parts)
     x = {**_AXIS, "title": {"text": label}, "range": [0, _cut(1.03 * most or 1.0)]}
-    height = 130 + 42 * len(parts)
+    x["tickformat"] = ","
+    height = 170 + 44 * len(parts)
     layout = _layout(x, _row_axis(len(parts)), height)
     layout |= {
         "barmode": "stack",
@@ -299,6 +340,7 @@ def _paler(colour: str, shade: float) -> str:
 _AXIS: Json = {
     "gridcolor": GRID, "linecolor": "#888888", "zeroline": False, "automargin": True,
     "ticks": "outside", "tickcolor": "#888888", "ticklen": 4, "separatethousands": True,
+    "exponentformat": "none",
 }  # fmt: skip
 _LEGEND: Json = {
     "orientation": "h", "x": 0, "xanchor": "left", "y": -0.16, "yanchor": "top",
@@ -313,9 +355,18 @@ def _axis(label: str, values: Sequence[float]) -> Json:
     if low > 0 and high > 10 * low:
         margin = float(np.log10(high / low)) * 0.07
         ends = [_cut(np.log10(low) - margin), _cut(np.log10(high) + margin)]
-        return {**axis, "type": "log", "range": ends, "dtick": 1 if high > 300 * low else "D2"}
+        ticks = _log_ticks(ends, (1,) if high > 300 * low else (1, 2, 5))
+        said = [words.plain(tick) for tick in ticks]
+        return {**axis, "type": "log", "range": ends, "tickvals": ticks, "ticktext": said}
     spare = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-    return {**axis, "type": "linear", "range": [_cut(low - spare), _cut(high + spare)], "nticks": 6}
+    return {**axis, "type": "linear", "range": [_cut(low - spare), _cut(high + spare)], "nticks": 8}
+
+
+def _log_ticks(ends: Sequence[float], steps: Sequence[int]) -> list[float]:
+    """Places of labels on a logarithmic axis whose ends are powers of ten."""
+    decades = range(math.floor(ends[0]), math.ceil(ends[1]) + 1)
+    ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    return [tick for tick in ticks if ends[0] <= math.log10(tick) <= ends[1]]
 
 
 def _row_axis(rows: int) -> Json:
@@ -328,7 +379,7 @@ def _row_labels(points: Sequence[Point]) -> list[Json]:
     return [
         {
             "text": f"<b>{point.number}</b> {html.escape(point.name)}",
-            "x": 0, "xref": "paper", "xanchor": "left", "y": -place, "yshift": 17,
+            "x": 0, "xref": "paper", "xanchor": "left", "y": -place, "yshift": 18,
             "showarrow": False, "font": {"size": 12, "color": colour_of(point.place)},
         }
         for place, point in enumerate(points)
@@ -345,6 +396,7 @@ def _layout(x: Json, y: Json, height: int) -> Json:
         "hovermode": "closest",
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": GREY},
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#222222"},
     }
 

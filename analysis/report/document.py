@@ -7,6 +7,7 @@ import contextlib
 import html
 import json
 import os
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -82,6 +83,7 @@ def report_html(comparison: "Comparison", baseline: str | None = None) -> str:
 <body>
 <main>
 {body}</main>
+<noscript><p>The charts need JavaScript; the tables do not.</p></noscript>
 <script type="application/json" id="charts">{_json(drawn)}</script>
 <script>{get_plotlyjs()}</script>
 <script>
@@ -92,7 +94,8 @@ def report_html(comparison: "Comparison", baseline: str | None = None) -> str:
 
 
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline';"
+    " img-src data: blob:; form-action 'none'; base-uri 'none'"
 )
 """Nothing is fetched, whatever a script would like."""
 
@@ -132,7 +135,7 @@ def _body(comparison: "Comparison", baseline: str | None) -> tuple[str, list[Cha
         _section("Strategies", tables.strategies_table(summaries, points, front)),
         _section("What accuracy costs", _unplaced(points) + _grid(tradeoffs)),
         _section("Which to take", _choices(comparison, named)),
-        _section("How long questions take", _figure(spans)),
+        _section("How long questions take", _grid([spans], "one")),
     ]
     if rows:
         details = tables.differences_table(rows, named)
@@ -160,7 +163,8 @@ def _halves(note: str) -> tuple[str, str]:
 
 
 def _text(text: str) -> str:
-    return html.escape(text)
+    """Text for the page; a number stays with its unit."""
+    return re.sub(r"(?<=\d) (?=%|s\b|J\b|USD\b)", "&nbsp;", html.escape(text))
 
 
 def _in_short(points: Sequence[Point], front: Sequence[str]) -> str:
@@ -171,7 +175,7 @@ def _in_short(points: Sequence[Point], front: Sequence[str]) -> str:
             "<p>No strategy has a traced accuracy, so none can be recommended: see below what each"
             " costs.</p>\n"
         )
-    best = max(pool, key=lambda point: point.accuracy or 0.0)
+    best = max(pool, key=lambda point: (point.accuracy or 0.0, point.name in front))
     lines = [f"Most accurate: {tables.label(best)} with {share(best.accuracy)}"]
     for key, word, unit in (
         ("makespan_p50_s", "Fastest", "s (median makespan)"),
@@ -202,10 +206,10 @@ def _choices(comparison: "Comparison", named: dict[str, Point]) -> str:
     if not targets:
         return "<p>No strategy has a traced accuracy to choose by.</p>\n"
     return (
-        '<div class="grid two words">\n<figure><h3>Same accuracy: the cheapest that reaches it</h3>'
-        f"\n{tables.iso_accuracy_table(targets, named)}</figure>\n"
-        "<figure><h3>Same budget a question: the most accurate within it</h3>"
-        f"\n{tables.iso_budget_table(budgets, named)}</figure>\n</div>\n"
+        '<div class="words">\n<h3>Same accuracy: the cheapest that reaches it</h3>'
+        f"\n{tables.iso_accuracy_table(targets, named)}"
+        "<h3>Same budget a question: the most accurate within it</h3>"
+        f"\n{tables.iso_budget_table(budgets, named)}</div>\n"
     )
 
 
@@ -214,13 +218,20 @@ def _section(heading: str, content: str) -> str:
 
 
 def _grid(drawn: Sequence[Chart], kind: str = "") -> str:
-    figures = "".join(_figure(each) for each in drawn)
-    return f'<div class="{f"grid {kind}".strip()}">\n{figures}</div>\n'
+    """Charts side by side; what is to be said of all of them is said once."""
+    notes = {chart.note for chart in drawn}
+    above = _note(notes.pop()) if len(notes) == 1 else ""
+    figures = "".join(_figure(each, _note(each.note) if not above else "") for each in drawn)
+    return f'{above}<div class="{f"grid {kind}".strip()}">\n{figures}</div>\n'
 
 
-def _figure(chart: Chart) -> str:
+def _note(text: str) -> str:
+    return f'<p class="note">{_text(text)}</p>\n'
+
+
+def _figure(chart: Chart, note: str) -> str:
     return (
-        f'<figure><h3>{_text(chart.finding)}</h3><p class="note">{_text(chart.note)}</p>'
+        f"<figure><h3>{_text(chart.finding)}</h3>\n{note}"
         f'<div class="chart" id="{chart.id}" style="height:{chart.height}px"></div></figure>\n'
     )
 

@@ -5,6 +5,8 @@ const touch = matchMedia("(pointer: coarse)").matches;
 const config = {
   responsive: true,
   displaylogo: false,
+  showSendToCloud: false,
+  plotlyServerURL: "",
   displayModeBar: touch ? false : "hover",
   modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
 };

@@ -6,7 +6,10 @@ from ttcsim.simulator.results import Result
 
 
 def energy_split(result: Result) -> dict[str, float]:
-    """Joules per question by what they were spent on; they sum to `energy_per_question_j`. [J]"""
+    """Joules per question by what they were spent on; they sum to `energy_per_question_j`. [J]
+
+    Each is rounded to a microjoule: what belongs to no call is a difference of large sums.
+    """
     columns, s = result.calls.columns, result.summary
     energy = np.asarray(columns["energy_j"], dtype=float)
     scores = np.array([kind == "score" for kind in columns["kind"]], dtype=bool)
@@ -18,7 +21,7 @@ def energy_split(result: Result) -> dict[str, float]:
         "idle devices": float(s["energy_idle_j"]),
         "steps of no call": float(s["energy_unattributed_j"]),
     }
-    return {name: joules / s["questions"] for name, joules in total.items()}
+    return {name: round(joules / s["questions"], 6) for name, joules in total.items()}
 
 
 def time_split(result: Result) -> dict[str, float]:

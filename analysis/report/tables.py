@@ -2,13 +2,14 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from ttcsim.analysis.iso import IsoAccuracy, IsoBudget
 from ttcsim.analysis.paired import Difference
 from ttcsim.analysis.plots.page import colour_of
 from ttcsim.analysis.points import UNITS, Point
-from ttcsim.analysis.report.words import COST_WORDS, number, points, share
+from ttcsim.analysis.report.words import COST_WORDS, number, plain, points, share
 from ttcsim.analysis.telling import accuracy_text, percent, wasted
 
 Cells = Sequence[str]
@@ -31,8 +32,13 @@ def label(point: Point) -> str:
     """A strategy with its colour and number."""
     return (
         f'<span class="name"><span class="swatch" style="background:{colour_of(point.place)}">'
-        f"{point.number}</span> {html.escape(point.name)}</span>"
+        f"{point.number}</span>&nbsp;{_breakable(html.escape(point.name))}</span>"
     )
+
+
+def _breakable(name: str) -> str:
+    """A name that may be cut after a comma where room is scarce."""
+    return name.replace(",", ",<wbr>")
 
 
 def strategies_table(
@@ -42,15 +48,15 @@ def strategies_table(
     head = (
         "strategy", "accuracy", "source", "on the front", "makespan p50 (s)", "p95 (s)",
         "J / question", "USD / 1000 questions", "tokens / question", "wasted", "devices",
-        "utilisation", "KV peak", "preemptions",
+        "utilisation", "preemptions",
     )  # fmt: skip
     rows = [
         (
             label(point), share(point.accuracy), html.escape(accuracy_text(s)[1].strip("()")),
             _standing(point, front), number(s["makespan_p50_s"]), number(s["makespan_p95_s"]),
-            number(s["energy_per_question_j"]), f"{1000 * s['cost_per_question_usd']:.2f}",
+            number(s["energy_per_question_j"]), number(1000 * s["cost_per_question_usd"]),
             f"{s['output_tokens_per_question']:,.0f}", percent(wasted(s)), str(s["devices"]),
-            percent(s["generator_utilisation"]), percent(s["kv_peak"]), f"{s['preemptions']:,}",
+            percent(s["generator_utilisation"]), f"{s['preemptions']:,}",
         )
         for point, s in zip(points, summaries, strict=True)
     ]  # fmt: skip
@@ -97,22 +103,24 @@ def iso_accuracy_table(rows: Sequence[IsoAccuracy], named: Mapping[str, Point]) 
         cells = [f"at least {share(target)}"]
         for cost, unit in UNITS.items():
             row = found[target, cost]
-            cells.append(_choice(row.strategy, f"{number(row.value)} {unit}", named))
+            cells.append(_choice(row.strategy, f"{number(row.value)}&nbsp;{unit}", named))
         lines.append(cells)
     return table("Cheapest for an accuracy", ("accuracy", *_heads("least ")), lines)
 
 
 def iso_budget_table(rows: Sequence[IsoBudget], named: Mapping[str, Point]) -> str:
-    """A row a budget: the most accurate strategy within it."""
-    lines = [
-        (
-            f"{number(row.budget)} {UNITS[row.cost]}",
-            COST_WORDS[row.cost][0].lower(),
-            _choice(row.strategy, share(row.accuracy), named),
-        )
-        for row in rows
+    """A column a cost, its budgets from small to large: the most accurate strategy within each."""
+    columns = [
+        [
+            f"{plain(row.budget)}&nbsp;{UNITS[cost]}: "
+            + _choice(row.strategy, share(row.accuracy), named)
+            for row in rows
+            if row.cost == cost
+        ]
+        for cost in UNITS
     ]
-    return table("Most accurate for a budget", ("budget", "of", "most accurate"), lines)
+    lines = list(zip_longest(*columns, fillvalue=""))
+    return table("Most accurate for a budget", _heads("within "), lines)
 
 
 def _heads(before: str) -> list[str]:
@@ -129,17 +137,18 @@ def spending_table(
     energies: Sequence[Mapping[str, float]],
 ) -> str:
     """Seconds and joules of a question by what they went into."""
+    kinds = [kind for kind in energies[0] if any(energy[kind] for energy in energies)]
     head = (
         "strategy",
         *(f"{name} (s)" for name in times[0]),
-        *(f"{name} (J)" for name in energies[0]),
+        *(f"{name} (J)" for name in kinds),
         "sum (J)",
     )
     rows = [
         (
             label(point),
             *(number(value) for value in time.values()),
-            *(number(value) for value in energy.values()),
+            *(number(energy[kind]) for kind in kinds),
             number(sum(energy.values())),
         )
         for point, time, energy in zip(points, times, energies, strict=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from ttcsim.analysis.paired import Difference
@@ -18,22 +19,30 @@ COST_WORDS = {
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, never as a power of ten.
+    """At least three significant digits, never as a power of ten.
 
-    >>> number(3719.66), number(0.008093), number(-12.345), number(None)
-    ('3,720', '0.00809', '-12.3', '-')
+    >>> number(36508.66), number(0.008093), number(-12.345), number(None)
+    ('36,509', '0.00809', '-12.3', '-')
     """
     if value is None:
         return "-"
     if value == 0:
         return "0"
-    digits = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, digits):,.{max(0, digits)}f}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def plain(value: float) -> str:
+    """A number that has few digits, with all of them, never as a power of ten.
+
+    >>> plain(3800.0), plain(0.000015)
+    ('3,800', '0.000015')
+    """
+    return f"{Decimal(f'{value:.6g}'):,f}"
 
 
 def share(value: float | None) -> str:
     """A share in percent with one decimal."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def tradeoff_finding(points: Sequence[Point], cost: str) -> str:
@@ -64,25 +73,30 @@ def makespan_finding(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 LESS = {
-    "makespan_s": ("Makespan", "is faster than"),
-    "energy_j": ("Energy", "needs fewer joules than"),
-    "output_tokens": ("Output tokens", "writes fewer tokens than"),
+    "makespan_s": ("Makespan", "is faster than", "is clearly faster than"),
+    "energy_j": ("Energy", "needs fewer joules than", "clearly needs fewer joules than"),
+    "output_tokens": ("Output tokens", "writes less than", "clearly writes less than"),
 }
 
 
-def paired_finding(rows: Sequence[Difference], metric: str) -> str:
-    """Who beats the baseline by more than another draw of questions would explain."""
+def paired_finding(rows: Sequence[Difference], metric: str, named: Mapping[str, Point]) -> str:
+    """Who beats the baseline by more than another draw of questions would explain.
+
+    Bounds do not count, nor do modelled accuracies.
+    """
     baseline = rows[0].baseline
+    rows = [row for row in rows if not named[row.strategy].oracle]
     if metric == "accuracy":
+        rows = [row for row in rows if named[row.strategy].traced]
         better = [row for row in rows if row.low is not None and row.low > 0]
         if not better:
             return f"Accuracy: none is clearly more accurate than {baseline}"
         best = max(better, key=lambda row: row.mean or 0.0)
         return f"Accuracy: {best.strategy} gains {points(best.mean)} points on {baseline}"
-    word, beats = LESS[metric]
+    word, beats, clearly_beats = LESS[metric]
     better = [row for row in rows if row.relative_high is not None and row.relative_high < 0]
     if not better:
-        return f"{word}: none clearly {beats} {baseline}"
+        return f"{word}: none {clearly_beats} {baseline}"
     best = min(better, key=lambda row: row.relative or 0.0)
     return f"{word}: {best.strategy} {beats} {baseline}, by {share(-(best.relative or 0.0))}"
 

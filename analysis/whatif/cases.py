@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Case:
     scenario: Scenario
     files: Mapping[str, bytes]
 
-    @property
+    @cached_property
     def definition(self) -> str:
         """All that decides the result, as JSON. Where files lay does not."""
         return json.dumps(
@@ -51,7 +51,7 @@ class Case:
             allow_nan=False,
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name of the case by its content."""
         return _digest(self.definition.encode())
@@ -104,7 +104,7 @@ def _pack_deployment(
 ) -> Deployment:
     profile = load_profile(deployment.hardware)
     plain = profile.model_dump(mode="json") if device is None else device
-    content = {"hardware.yaml": json.dumps(plain, ensure_ascii=False).encode()}
+    content = {"hardware.yaml": json.dumps(plain, sort_keys=True, ensure_ascii=False).encode()}
     path = Path(deployment.hardware)
     beside = path.parent / "calibrations" / f"{profile.name}.yaml"
     if path.is_file() and beside.is_file():  # as `plans._calibration` looks for it

@@ -11,22 +11,28 @@
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from ttcsim.compiled import use_compiled
 
 if TYPE_CHECKING:
+    __version__: str
     from ttcsim.analysis.calibrate.calibrate import calibrate as calibrate
     from ttcsim.analysis.calibrate.calibrate import write_calibration as write_calibration
     from ttcsim.analysis.compare import Comparison as Comparison
     from ttcsim.analysis.compare import compare as compare
+    from ttcsim.analysis.estimate.estimate import Estimate as Estimate
+    from ttcsim.analysis.estimate.estimate import Estimates as Estimates
+    from ttcsim.analysis.estimate.estimate import estimate as estimate
     from ttcsim.analysis.measure.campaign import load_campaign as load_campaign
     from ttcsim.analysis.measure.foreign import load_measured as load_measured
     from ttcsim.analysis.measure.measure import measure as measure
+    from ttcsim.analysis.planning.plan import PlanResult as PlanResult
+    from ttcsim.analysis.planning.plan import plan as plan
     from ttcsim.analysis.published.predict import predict_rows as predict_rows
     from ttcsim.analysis.published.report import PublishedReport as PublishedReport
     from ttcsim.analysis.published.rows import load_rows as load_rows
+    from ttcsim.analysis.report import html_report as html_report
     from ttcsim.analysis.validate.validate import validate as validate
     from ttcsim.analysis.whatif.study import Study as Study
     from ttcsim.analysis.whatif.study import whatif as whatif
@@ -71,14 +77,17 @@ IS_COMPILED = use_compiled()
 _HOMES = {
     "ttcsim.analysis.calibrate.calibrate": ("calibrate", "write_calibration"),
     "ttcsim.analysis.compare": ("Comparison", "compare"),
+    "ttcsim.analysis.estimate.estimate": ("Estimate", "Estimates", "estimate"),
     "ttcsim.analysis.measure.campaign": ("load_campaign",),
     "ttcsim.analysis.measure.foreign": ("load_measured",),
     "ttcsim.analysis.measure.measure": ("measure",),
+    "ttcsim.analysis.planning.plan": ("PlanResult", "plan"),
     "ttcsim.analysis.published.predict": ("predict_rows",),
     "ttcsim.analysis.published.report": ("PublishedReport",),
     "ttcsim.analysis.published.rows": ("load_rows",),
     "ttcsim.analysis.validate.validate": ("validate",),
     "ttcsim.analysis.whatif.study": ("Study", "whatif"),
+    "ttcsim.analysis.report": ("html_report",),
     "ttcsim.errors": ("InputError",),
     "ttcsim.hwprofiles.catalogue": ("load_calibration", "load_profile"),
     "ttcsim.simulator.model_catalogue": ("load_model",),
@@ -115,18 +124,24 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = sorted(_HOME)
 
-try:
-    __version__ = version("ttcsim")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0+checkout"
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'ttcsim' has no attribute '{name}'")
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ttcsim")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return "0+checkout"
 
 
 def __dir__() -> list[str]:

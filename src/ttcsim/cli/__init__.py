@@ -1,6 +1,7 @@
 """The command line: `ttcsim VERB ...`. Tables for people on stdout, logs on stderr.
 
-Exit codes: 0 success, 1 the simulation could not go on or a check failed, 2 bad input.
+Exit codes: 0 success, 1 the simulation could not go on or a check failed, 2 bad input, 3 no plan
+meets the objectives.
 """
 
 import os
@@ -9,7 +10,7 @@ from typing import cast
 
 import typer
 
-from ttcsim.cli import catalogue, check, measured, run, whatif
+from ttcsim.cli import catalogue, check, estimate, measured, plan, run, whatif
 from ttcsim.errors import InputError, StuckError
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ app = typer.Typer(
 )
 app.command()(run.simulate)
 app.command()(run.compare)
+app.command()(estimate.estimate)
+app.command()(plan.plan)
 app.command()(whatif.whatif)
 app.command()(measured.measure)
 app.command()(measured.calibrate)

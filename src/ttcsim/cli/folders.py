@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from ttcsim.analysis.compare import Comparison
 from ttcsim.analysis.published.report import PublishedReport
+from ttcsim.analysis.report.document import check_suffix
 from ttcsim.analysis.telling import scene
 from ttcsim.analysis.validate.report import ValidationReport
 from ttcsim.cli.output import finite, to_csv, to_json
@@ -48,6 +50,38 @@ def claimed(folder: Path | None) -> Iterator[Path | None]:
         raise InputError(f"--output {place}: cannot be written: {error.strerror}") from error
 
 
+@contextmanager
+def claimed_report(file: Path | None) -> Iterator[None]:
+    """Make sure that a report can be written, before a long run rather than after it.
+
+    Its folder is made; if anything fails, what was made is removed.
+
+    Raises:
+        InputError: If it cannot be written, or the name is not that of an HTML file.
+    """
+    if file is None:
+        yield
+        return
+    check_suffix(file)
+    made = [each for each in file.parents if not each.exists()]
+    try:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+            with TemporaryFile(dir=file.parent):
+                pass
+            yield
+        except BaseException:
+            for each in made:
+                with suppress(OSError):
+                    each.rmdir()
+            raise
+    except OSError as error:
+        place = error.filename or file
+        raise InputError(f"--report {place}: cannot be written: {error.strerror}") from error
+
+
 def _move_up(staging: Path, folder: Path) -> None:
     """Move files into place, one rename each; folders are merged."""
     for path in staging.rglob("*"):
@@ -78,11 +112,13 @@ def _write_tables(result: Result, folder: Path, tables: str) -> None:
         _write_table(getattr(result, name), folder / f"{name}.{tables}")
 
 
-def write_comparison(comparison: Comparison, folder: Path, tables: str) -> None:
+def write_comparison(
+    comparison: Comparison, folder: Path, tables: str, baseline: str | None
+) -> None:
     """Write comparison.json and .csv, a subfolder a strategy, and the trade-off plots."""
     from ttcsim.analysis.plots import makespan_figure, save_figure, tradeoff_figure
 
-    _write_text(folder / "comparison.json", to_json(comparison.to_dict()) + "\n")
+    _write_text(folder / "comparison.json", to_json(comparison.to_dict(baseline=baseline)) + "\n")
     _write_text(folder / "comparison.csv", to_csv(comparison.summaries))
     for result in comparison.results:
         inner = folder / _file_name(result.summary["strategy"])

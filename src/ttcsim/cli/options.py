@@ -99,6 +99,16 @@ SET = Annotated[
 ]  # fmt: skip
 FORMAT = Annotated[str, typer.Option("--format", help="table, json or csv.", rich_help_panel=_OUT)]
 OUTPUT = Annotated[Path | None, _option("Folder for tables and plots.", "--output", panel=_OUT)]
+REPORT = Annotated[
+    Path | None,
+    _option("HTML file with tables and interactive charts, for any browser.", "--report",
+            panel=_OUT),
+]  # fmt: skip
+BASELINE = Annotated[
+    str | None,
+    _option("Strategy that the others are compared with, question by question (default: the"
+            " first; given, the differences are printed).", "--baseline", panel=_OUT),
+]  # fmt: skip
 TABLES = Annotated[
     str, typer.Option("--tables", help="Format of tables in --output: csv or parquet.",
                       rich_help_panel=_OUT)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ttcsim.analysis.compare import Comparison
+from ttcsim.analysis.paired import Difference
 from ttcsim.analysis.telling import accuracy_text, notes, percent, scene, wasted
 from ttcsim.errors import unknown_name
 from ttcsim.simulator.results import Result
@@ -35,14 +36,14 @@ def show_result(result: Result, format: str) -> None:
         _print_card(result)
 
 
-def show_comparison(comparison: Comparison, format: str) -> None:
-    """Print a row a strategy."""
+def show_comparison(comparison: Comparison, format: str, baseline: str | None = None) -> None:
+    """Print a row a strategy; below the table, if a baseline is named, the differences from it."""
     if format == "json":
-        print(to_json(comparison.to_dict()))
+        print(to_json(comparison.to_dict(baseline=baseline)))
     elif format == "csv":
         print(to_csv(comparison.summaries), end="")
     else:
-        _print_comparison(comparison)
+        _print_comparison(comparison, baseline)
 
 
 def to_json(plain: Any) -> str:
@@ -93,7 +94,7 @@ def show_rows(rows: Sequence[Mapping[str, str]], importance: Sequence[str] | Non
         names.remove(least)
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        numeric = all(row[name][:1] in "-$0123456789" for row in rows)
+        numeric = all(row[name][:1] in "-+$0123456789" for row in rows)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(row[name] for name in names))
@@ -115,10 +116,42 @@ def _print_card(result: Result) -> None:
     print("\n" + "\n".join(notes(s)))
 
 
-def _print_comparison(comparison: Comparison) -> None:
+def _print_comparison(comparison: Comparison, baseline: str | None) -> None:
     print(f"{scene(*comparison.results)}\n")
     show_rows([_row(summary) for summary in comparison.summaries], _COLUMN_ORDER)
+    if baseline is not None and (rows := comparison.differences(baseline).rows):
+        print(
+            f"differences from {rows[0].baseline} over the same {rows[0].questions} questions;"
+            " in brackets 95 % of other draws of questions\n"
+        )
+        show_rows(_difference_rows(rows))
     print("\n".join(notes(*comparison.summaries)))
+
+
+def _difference_rows(rows: Sequence[Difference]) -> list[dict[str, str]]:
+    """A row a strategy, a column a metric: relative differences, accuracy in points."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.metric == "accuracy":
+            said = _with_interval(row.mean, row.low, row.high, "")
+        else:
+            said = _with_interval(row.relative, row.relative_low, row.relative_high, " %")
+        found.setdefault(row.strategy, {"strategy": row.strategy})[_METRIC_HEADS[row.metric]] = said
+    return list(found.values())
+
+
+_METRIC_HEADS = {
+    "makespan_s": "makespan", "energy_j": "joules of calls", "output_tokens": "output tokens",
+    "accuracy": "accuracy, points",
+}  # fmt: skip
+
+
+def _with_interval(middle: float | None, low: float | None, high: float | None, unit: str) -> str:
+    """A hundred times a share, with its sign and interval."""
+    if middle is None:
+        return "-"
+    ends = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * middle:+.1f}{unit}{ends}"
 
 
 def _card(s: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -105,22 +105,31 @@ def compare(
     format: o.FORMAT = "table",
     output: o.OUTPUT = None,
     tables: o.TABLES = "csv",
+    report: o.REPORT = None,
+    baseline: o.BASELINE = None,
     quiet: o.QUIET = False,
 ) -> None:
     """Run several strategies on the same questions, side by side."""
     from ttcsim.analysis.compare import compare as run
+    from ttcsim.analysis.paired import find_baseline
+    from ttcsim.analysis.report import html_report
     from ttcsim.cli import folders
     from ttcsim.cli import output as out
+    from ttcsim.workloads.strategies import parse_strategy
 
     out.check_format(format, tables)
     strategies = strategy or list(DEFAULT_STRATEGIES)
     built = scenario_of(scenario, locals(), "single")
-    with folders.claimed(output) as folder:
+    if baseline is not None:
+        find_baseline(baseline, [parse_strategy(each).label() for each in strategies])
+    with folders.claimed_report(report), folders.claimed(output) as folder:
         with progress_bar("strategies", quiet) as progress:
             comparison = run(built, strategies, jobs=None, progress=progress)
+        if report is not None:
+            html_report(comparison, report, baseline)
         if folder is not None:
-            folders.write_comparison(comparison, folder, tables)
-    out.show_comparison(comparison, format)
+            folders.write_comparison(comparison, folder, tables, baseline)
+    out.show_comparison(comparison, format, baseline)
 
 
 def scenario_of(file: Any, given: dict[str, Any], strategy: str | None) -> "Scenario":

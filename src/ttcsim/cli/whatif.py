@@ -106,16 +106,21 @@ def whatif(
     check_metric(metric)
     built = scenario_of(scenario, locals(), strategy or _first_strategy(vary or ()))
     store = _store(output, resume)
-    with progress_bar("scenarios", quiet) as progress:
-        study = run(
-            built,
-            vary or [],
-            mode=cast("Mode", mode.replace("-", "_")),
-            jobs=jobs,
-            executor=cast("Executor", executor),
-            store=store,
-            progress=progress,
-        )
+    try:
+        with progress_bar("scenarios", quiet) as progress:
+            study = run(
+                built,
+                vary or [],
+                mode=cast("Mode", mode.replace("-", "_")),
+                jobs=jobs,
+                executor=cast("Executor", executor),
+                store=store,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        if store is not None:
+            print(f"ttcsim: interrupted; --resume goes on with {output}", file=sys.stderr)
+        raise
     if resume:
         print(f"{study.reused} of {len(study.rows)} scenarios were there", file=sys.stderr)
     if output is not None:

@@ -1,0 +1,286 @@
+"""Find the cheapest candidate that meets the objectives: bounds prune, simulation decides.
+
+Candidates are taken in the order of what they cost at least, by their estimate. Each gets the
+fewest replicas, by bisection, with which simulations of several seeds meet the objectives with a margin.
+When the next one costs at least as much as what has been found, that is the answer: no other can be
+cheaper.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from ttcsim.analysis.planning.slo import Slo
+from ttcsim.analysis.planning.space import Candidate
+from ttcsim.analysis.planning.trials import Screened, Summary, Workers
+
+Objective = Literal["usd", "joules"]
+
+SLACK: Final = 0.05
+"""By how much an estimate may be wrong: a rate is taken as this much higher, a makespan of a lone
+question as this much shorter, before anything is ruled out."""
+
+GROWTH: Final = 1.4
+"""Factor on the replicas while they are too few."""
+
+TOGETHER: Final = 2
+"""Seeds that are run before it is asked whether one has missed already."""
+
+CONFIDENCE: Final = 0.99
+"""With this chance a fresh seed meets an objective, if runs are normally distributed: so five do
+with 95 %."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A candidate with a number of replicas, and what became of it.
+
+    Attributes:
+        candidate: Deployment and strategy.
+        status: `meets`, `misses` (simulated), `ruled out` (by an estimate or because it cannot
+            stand) or `dearer` (it costs at least as much as the winner).
+        reason: Why, in words.
+        replicas, scorers: How many.
+        devices: Of all replicas and scorers.
+        usd_per_hour: Price of all devices. [USD/h]
+        cost: What is minimised: USD/h, or J a question.
+        measured: Mean of each objective over the seeds, by name.
+        bounds: The same with the margin for a fresh seed.
+        summary: Mean of the numbers of the summaries.
+        worst: Objective that is missed most, and by what share of its limit.
+    """
+
+    candidate: Candidate
+    status: Literal["meets", "misses", "ruled out", "dearer"]
+    reason: str = ""
+    replicas: int = 0
+    scorers: int = 0
+    devices: int = 0
+    usd_per_hour: float = math.nan
+    cost: float = math.inf
+    measured: dict[str, float | None] = field(default_factory=dict)
+    bounds: dict[str, float | None] = field(default_factory=dict)
+    summary: Summary = field(default_factory=dict)
+    worst: tuple[str, float] = ("", 0.0)
+
+
+@dataclass
+class Search:
+    """The search for one plan.
+
+    Attributes:
+        slos: What must hold.
+        rate: Questions per second that arrive; for a batch, those it needs. [1/s]
+        minimise: usd (per hour) or joules (per question).
+        seeds: Seeds of a confirmation.
+        max_replicas: Most replicas.
+        workers: Who simulates.
+        progress: Called with words about what is done.
+        simulations: How many there have been.
+    """
+
+    slos: Sequence[Slo]
+    rate: float
+    minimise: Objective
+    seeds: int
+    max_replicas: int
+    workers: Workers
+    progress: Callable[[str], None]
+    simulations: int = 0
+    _tried: dict[tuple[Candidate, int], Option] = field(default_factory=dict)
+
+    # -- before any simulation ---------------------------------------------------------------------
+
+    def ruled_out(
+        self, screened: Screened, accuracy: float | None
+    ) -> tuple[str, str, float] | None:
+        """(reason, objective, excess) if a candidate cannot meet the objectives."""
+        if screened.estimate is None:
+            return screened.reason, "", math.inf
+        for slo in self.slos:
+            value = self._at_best(slo, screened, accuracy)
+            if value is not None and slo.excess(value) > 0:
+                what = "expected" if slo.at_least else "a question alone has at least"
+                return f"{slo}: {what} {slo.shown(value)}", slo.name, slo.excess(value)
+        return None
+
+    def _at_best(self, slo: Slo, screened: Screened, accuracy: float | None) -> float | None:
+        """The best value that an objective can have; None if nothing is known."""
+        found = screened.estimate
+        assert found is not None
+        if slo.name == "accuracy":
+            return accuracy
+        alone = {
+            "makespan_mean": found.makespan_s,
+            "makespan_p50": found.makespan_p50_s,
+            "makespan_p95": found.makespan_p95_s,
+            "energy": found.saturated_energy_j,
+            "cost": found.saturated_cost_usd,
+        }
+        value = alone.get(slo.name)
+        return None if value is None else value * (1 - SLACK)
+
+    def fewest(self, screened: Screened) -> tuple[int, int]:
+        """(replicas, scorers) without which work would pile up."""
+        found = screened.estimate
+        assert found is not None
+        replicas = math.ceil(self.rate / (found.generator_rate * (1 + SLACK)))
+        scorers = math.ceil(self.rate / (found.scorer_rate * (1 - SLACK)))
+        return max(1, replicas), max(1, scorers)
+
+    def least_cost(self, screened: Screened) -> float:
+        """What a candidate costs at least."""
+        assert screened.estimate is not None
+        if self.minimise == "joules":
+            return screened.estimate.saturated_energy_j * (1 - SLACK)
+        return self._usd_per_hour(screened, *self.fewest(screened))
+
+    def _usd_per_hour(self, screened: Screened, replicas: int, scorers: int) -> float:
+        own, scorer = screened.usd_per_hour
+        return replicas * own + scorers * scorer
+
+    # -- with simulations --------------------------------------------------------------------------
+
+    def best(self, candidate: Candidate, screened: Screened, below: float) -> Option:
+        """The candidate with the fewest replicas that meet everything, if it costs less than that.
+
+        More replicas are taken to be no worse, so the most that make sense are tried first: with
+        them questions are alone, or they cost as much as allowed. Then their number grows from the
+        fewest until it is enough, and bisection finds where it began to be.
+        """
+        low, scorers = self.fewest(screened)
+        high = max(low, min(self.max_replicas, self._lonely(screened)))
+        if self.minimise == "usd":
+            high = max(low, min(high, self._affordable(screened, scorers, below)))
+        found = self.tried(candidate, screened, high, scorers)
+        if found.status != "meets":
+            return found
+        enough = low
+        found = self.tried(candidate, screened, enough, scorers)
+        while found.status != "meets":
+            low = enough + 1
+            enough = min(high, math.ceil(GROWTH * enough))
+            found = self.tried(candidate, screened, enough, scorers)
+        high = enough
+        while low < high:
+            middle = (low + high) // 2
+            tried = self.tried(candidate, screened, middle, scorers)
+            if tried.status == "meets":
+                high, found = middle, tried
+            else:
+                low = middle + 1
+        return found
+
+    def _lonely(self, screened: Screened) -> int:
+        """Replicas with which questions seldom share one: one question each, by Little."""
+        assert screened.estimate is not None
+        return math.ceil(self.rate * screened.estimate.makespan_s)
+
+    def _affordable(self, screened: Screened, scorers: int, below: float) -> int:
+        own, scorer = screened.usd_per_hour
+        if math.isinf(below) or not own:
+            return self.max_replicas
+        return math.ceil((below - scorers * scorer) / own) - 1
+
+    def tried(
+        self, candidate: Candidate, screened: Screened, replicas: int, scorers: int
+    ) -> Option:
+        """Simulate with one seed after the other until one misses, or all are through."""
+        known = self._tried.get((candidate, replicas))
+        if known is not None:
+            return known
+        shown = ", ".join(str(value) for value in candidate.values.values() if value is not None)
+        self.progress(f"simulations: {self.simulations}; {shown}, {replicas} replicas")
+        found: list[Summary] = []
+        while len(found) < self.seeds and not any(map(self._missed, found)):
+            together = range(len(found), min(len(found) + TOGETHER, self.seeds))
+            found += self.workers.run(candidate, replicas, scorers, together)
+        self.simulations += len(found)
+        option = self._option(candidate, screened, replicas, scorers, found)
+        self._tried[candidate, replicas] = option
+        return option
+
+    def _missed(self, summary: Summary) -> bool:
+        return any(slo.excess(slo.value(summary)) > 0 for slo in self.slos)
+
+    def _option(
+        self,
+        candidate: Candidate,
+        screened: Screened,
+        replicas: int,
+        scorers: int,
+        found: Sequence[Summary],
+    ) -> Option:
+        """What simulations say of a candidate; objectives have a margin for a fresh seed."""
+        measured: dict[str, float | None] = {}
+        bounds: dict[str, float | None] = {}
+        for slo in self.slos:
+            values = [slo.value(summary) for summary in found]
+            measured[slo.name] = _mean(values)
+            all_run = len(found) == self.seeds
+            bounds[slo.name] = _bound(values, slo.at_least) if all_run else _worst(values, slo)
+        excesses = {slo.name: slo.excess(bounds[slo.name]) for slo in self.slos}
+        worst = max(excesses, key=lambda name: excesses[name]) if excesses else ""
+        excess = excesses.get(worst, 0.0)
+        summary = {key: _mean([each[key] for each in found]) for key in _numbers(found[0])}
+        own, scorer = screened.devices
+        usd = self._usd_per_hour(screened, replicas, scorers)
+        cost = usd if self.minimise == "usd" else float(summary["energy_per_question_j"] or 0.0)
+        reason = ""
+        if excess > 0:
+            slo = next(each for each in self.slos if each.name == worst)
+            reason = f"{slo}: {slo.shown(bounds[worst])}"
+            if not any(map(self._missed, found)):
+                middle = slo.shown(measured[worst])
+                reason += f" with the margin for a fresh seed ({middle} on average)"
+        return Option(
+            candidate,
+            "misses" if excess > 0 else "meets",
+            reason,
+            replicas,
+            scorers if scorer else 0,
+            replicas * own + scorers * scorer,
+            usd,
+            cost,
+            measured,
+            bounds,
+            summary,
+            (worst, excess),
+        )
+
+
+def _numbers(summary: Summary) -> list[str]:
+    return [
+        key
+        for key, value in summary.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    if any(value is None for value in values):
+        return None
+    return float(sum(values) / len(values))
+
+
+def _worst(values: Sequence[float | None], slo: Slo) -> float | None:
+    """The value that misses an objective most."""
+    known = [value for value in values if value is not None]
+    return max(known, key=slo.excess) if len(known) == len(values) else None
+
+
+def _bound(values: Sequence[float | None], at_least: bool) -> float | None:
+    """Bound of a fresh value: mean ± t·s·sqrt(1 + 1/k) of k values (one-sided prediction bound)."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    count = len(known)
+    mean = sum(known) / count
+    if count == 1:
+        return mean
+    from scipy.stats import t
+
+    sd = math.sqrt(sum((value - mean) ** 2 for value in known) / (count - 1))
+    margin = float(t.ppf(CONFIDENCE, count - 1)) * sd * math.sqrt(1 + 1 / count)
+    return mean - margin if at_least else mean + margin
