@@ -1,8 +1,8 @@
 """What a lone question takes at least, and what it takes if nothing overlaps.
 
 Both are the engine's steps at their mean composition: so many decoders with so much context, and
-the prompts. Per step, the roofline of the datasheet is convex in tokens, so its value at the mean is a
-lower bound; without overlap a step is linear in them.
+the prompts. Per step, the roofline of the datasheet is convex in tokens, so its value at the mean
+is a lower bound; without overlap a step is linear in them.
 """
 
 import math

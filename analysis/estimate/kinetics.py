@@ -1,8 +1,8 @@
 """The cost law of Kinetics: FLOPs and memory traffic of test-time compute as one number.
 
 Sadhukhan et al., Kinetics: Rethinking Test-Time Scaling Laws (2025): eFLOPs = C_comp + I·C_mem,
-with `I` the FLOP that a device can do while it reads a byte. For `n` samples of `output` tokens on a
-prompt of `prompt` tokens:
+with `I` the FLOP that a device can do while it reads a byte. For `n` samples of `output` tokens on
+a prompt of `prompt` tokens:
 
     C_comp = n·(2·params·output + 2·(2·prompt + output)·output·heads·d)
     C_mem  = 2·(2·prompt + output·n)·output·kv_heads·d,    d = head_dim·layers

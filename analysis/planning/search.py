@@ -1,9 +1,9 @@
 """Find the cheapest candidate that meets the objectives: bounds prune, simulation decides.
 
 Candidates are taken in the order of what they cost at least, by their estimate. Each gets the
-fewest replicas, by bisection, with which simulations of several seeds meet the objectives with a margin.
-When the next one costs at least as much as what has been found, that is the answer: no other can be
-cheaper.
+fewest replicas, by bisection, with which simulations of several seeds meet the objectives with a
+margin. When the next one costs at least as much as what has been found, that is the answer: no
+other can be cheaper.
 """
 
 import math
