@@ -243,7 +243,14 @@ def _notes(study: "Study") -> list[str]:
     from ttcsim.analysis.telling import OVERLOAD
 
     rows = study.rows
-    notes = [f"! row {place}: {row['error']}" for place, row in enumerate(rows, 1) if row["error"]]
+    places: dict[str, list[str]] = {}
+    for place, row in enumerate(rows, 1):
+        if row["error"] is not None:
+            places.setdefault(row["error"], []).append(str(place))
+    notes = [
+        f"! row{'s' if len(found) > 1 else ''} {', '.join(found)}: {error}"
+        for error, found in places.items()
+    ]
     answered = [row["answered_while_arriving"] for row in study.runs]
     piled = sum(share is not None and share < OVERLOAD for share in answered)
     if piled:
