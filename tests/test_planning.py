@@ -157,7 +157,7 @@ def test_the_winner_is_that_of_brute_force(small: PlanResult) -> None:
             screened = pool.screen([candidate], lambda *at: None)[0]
             if screened.estimate is None or replicas < search.fewest(screened)[0]:
                 continue
-            option = search.tried(candidate, screened, replicas, 1)
+            option = search.tried(candidate, screened, replicas)
             if option.status == "meets" and (best is None or option.usd_per_hour < best[0]):
                 best = (option.usd_per_hour, candidate.strategy.label(), candidate, replicas)
     assert best is not None

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from ttcsim.analysis.planning.accuracy import expected_accuracy
@@ -248,7 +249,7 @@ def _searched(
     accuracies: Mapping[str, float | None],
 ) -> PlanResult:
     options: list[Option] = []
-    open_: list[tuple[float, int, Candidate, Screened]] = []
+    heap: list[tuple[float, int]] = []
     for place, (candidate, found) in enumerate(zip(everything, screened, strict=True)):
         why = search.ruled_out(found, accuracies[candidate.strategy.label()])
         if why is not None:
@@ -260,20 +261,39 @@ def _searched(
             reason = f"needs {replicas} replicas or more, {search.max_replicas} are allowed"
             options.append(Option(candidate, "ruled out", reason))
             continue
-        open_.append((search.least_cost(found), place, candidate, found))
-    open_.sort()
+        heappush(heap, (search.least_cost(found), place))
     meets: list[Option] = []
-    for least, _, candidate, found in open_:
-        best = min((each.cost for each in meets), default=math.inf)
-        limit = best if len(meets) > RUNNERS_UP else DEARER * best
-        if least >= limit:
-            words = f"costs at least {_cost(search, least)}"
-            options.append(Option(candidate, "dearer", words, *search.fewest(found), cost=least))
+    settled: dict[int, Option] = {}
+    failed: dict[int, int] = {}
+    while heap and not _enough(meets, heap[0][0]):
+        _, place = heappop(heap)
+        candidate, found = everything[place], screened[place]
+        if place in settled:
+            meets.append(settled.pop(place))
             continue
-        option = search.best(candidate, found, limit)
-        options.append(option)
+        too_few = failed.get(place, search.fewest(found)[0] - 1)
+        step = max(1, too_few // 8) if place in failed else 1
+        replicas = min(too_few + step, search.most(found))
+        option = search.tried(candidate, found, replicas)
         if option.status == "meets":
-            meets.append(option)
+            settled[place] = search.least(candidate, found, too_few, replicas)
+            heappush(heap, (settled[place].cost, place))
+            continue
+        miss = option if replicas >= search.most(found) else None
+        if miss is None and place not in failed:
+            miss = search.hopeless(candidate, found)
+        if miss is not None:
+            options.append(miss)
+            continue
+        failed[place] = replicas
+        heappush(heap, (search.cost_of(found, replicas + 1), place))
+    meets += [settled[place] for place in sorted(settled)]
+    for least, place in heap:
+        if place not in settled:
+            words = f"costs at least {_cost(search, least)}"
+            replicas = failed.get(place, search.fewest(screened[place])[0] - 1) + 1
+            options.append(Option(everything[place], "dearer", words, replicas, cost=least))
+    options += meets
     meets.sort(key=lambda each: each.cost)
     winner = meets[0] if meets else None
     neighbours: list[tuple[str, Option]] = []
@@ -287,6 +307,13 @@ def _searched(
         winner, tuple(meets[1:]), tuple(options), tuple(neighbours), tuple(search.slos),
         search.minimise, search.seeds, search.simulations,
     )  # fmt: skip
+
+
+def _enough(meets: Sequence[Option], next_cost: float) -> bool:
+    """Whether the winner and its runners-up are known."""
+    if not meets:
+        return False
+    return len(meets) > RUNNERS_UP or next_cost > DEARER * meets[0].cost
 
 
 def _cost(search: Search, value: float) -> str:
@@ -303,7 +330,7 @@ def _neighbours(
     found: list[tuple[str, Option]] = []
     own = screened[winner.candidate]
     if winner.replicas > 1:
-        fewer = search.tried(winner.candidate, own, winner.replicas - 1, max(1, winner.scorers))
+        fewer = search.tried(winner.candidate, own, winner.replicas - 1)
         found.append(("a replica less", fewer))
     by_candidate = {each.candidate: each for each in options}
     others = [each for each in by_candidate if each != winner.candidate]

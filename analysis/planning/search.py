@@ -1,9 +1,8 @@
 """Find the cheapest candidate that meets the objectives: bounds prune, simulation decides.
 
-Candidates are taken in the order of what they cost at least, by their estimate. Each gets the
-fewest replicas, by bisection, with which simulations of several seeds meet the objectives with a
-margin. When the next one costs at least as much as what has been found, that is the answer: no
-other can be cheaper.
+Of all candidates, the one that costs least with the replicas that it may need is tried next: if
+simulations with several seeds meet the objectives with a margin, it is the answer, for no other can
+be cheaper. If not, it goes back with more replicas.
 """
 
 import math
@@ -20,9 +19,6 @@ Objective = Literal["usd", "joules"]
 SLACK: Final = 0.05
 """By how much an estimate may be wrong: a rate is taken as this much higher, a makespan of a lone
 question as this much shorter, before anything is ruled out."""
-
-GROWTH: Final = 1.4
-"""Factor on the replicas while they are too few."""
 
 TOGETHER: Final = 2
 """Seeds that are run before it is asked whether one has missed already."""
@@ -88,7 +84,7 @@ class Search:
     workers: Workers
     progress: Callable[[str], None]
     simulations: int = 0
-    _tried: dict[tuple[Candidate, int], Option] = field(default_factory=dict)
+    _runs: dict[tuple[Candidate, int], list[Summary]] = field(default_factory=dict)
 
     # -- before any simulation ---------------------------------------------------------------------
 
@@ -142,64 +138,53 @@ class Search:
 
     # -- with simulations --------------------------------------------------------------------------
 
-    def best(self, candidate: Candidate, screened: Screened, below: float) -> Option:
-        """The candidate with the fewest replicas that meet everything, if it costs less than that.
+    def hopeless(self, candidate: Candidate, screened: Screened) -> Option | None:
+        """The candidate with as many replicas as make sense, if even these miss with one seed."""
+        found = self.tried(candidate, screened, self.most(screened), seeds=1)
+        return None if found.status == "meets" else found
 
-        More replicas are taken to be no worse, so the most that make sense are tried first: with
-        them questions are alone, or they cost as much as allowed. Then their number grows from the
-        fewest until it is enough, and bisection finds where it began to be.
-        """
-        low, scorers = self.fewest(screened)
-        high = max(low, min(self.max_replicas, self._lonely(screened)))
-        if self.minimise == "usd":
-            high = max(low, min(high, self._affordable(screened, scorers, below)))
-        found = self.tried(candidate, screened, high, scorers)
-        if found.status != "meets":
-            return found
-        enough = low
-        found = self.tried(candidate, screened, enough, scorers)
-        while found.status != "meets":
-            low = enough + 1
-            enough = min(high, math.ceil(GROWTH * enough))
-            found = self.tried(candidate, screened, enough, scorers)
-        high = enough
-        while low < high:
-            middle = (low + high) // 2
-            tried = self.tried(candidate, screened, middle, scorers)
-            if tried.status == "meets":
-                high, found = middle, tried
+    def least(self, candidate: Candidate, screened: Screened, failed: int, enough: int) -> Option:
+        """The fewest replicas that are enough, by bisection. More are taken to be no worse."""
+        while enough - failed > 1:
+            middle = (failed + enough) // 2
+            if self.tried(candidate, screened, middle).status == "meets":
+                enough = middle
             else:
-                low = middle + 1
-        return found
+                failed = middle
+        return self.tried(candidate, screened, enough)
+
+    def most(self, screened: Screened) -> int:
+        """Replicas beyond which more cannot help: then questions seldom share one."""
+        return max(self.fewest(screened)[0], min(self.max_replicas, self._lonely(screened)))
+
+    def cost_of(self, screened: Screened, replicas: int) -> float:
+        """What a candidate with so many replicas costs at least."""
+        if self.minimise == "joules":
+            return self.least_cost(screened)
+        return self._usd_per_hour(screened, replicas, self.fewest(screened)[1])
 
     def _lonely(self, screened: Screened) -> int:
         """Replicas with which questions seldom share one: one question each, by Little."""
         assert screened.estimate is not None
         return math.ceil(self.rate * screened.estimate.makespan_s)
 
-    def _affordable(self, screened: Screened, scorers: int, below: float) -> int:
-        own, scorer = screened.usd_per_hour
-        if math.isinf(below) or not own:
-            return self.max_replicas
-        return math.ceil((below - scorers * scorer) / own) - 1
-
     def tried(
-        self, candidate: Candidate, screened: Screened, replicas: int, scorers: int
+        self, candidate: Candidate, screened: Screened, replicas: int, seeds: int | None = None
     ) -> Option:
         """Simulate with one seed after the other until one misses, or all are through."""
-        known = self._tried.get((candidate, replicas))
-        if known is not None:
-            return known
-        shown = ", ".join(str(value) for value in candidate.values.values() if value is not None)
-        self.progress(f"simulations: {self.simulations}; {shown}, {replicas} replicas")
-        found: list[Summary] = []
-        while len(found) < self.seeds and not any(map(self._missed, found)):
-            together = range(len(found), min(len(found) + TOGETHER, self.seeds))
-            found += self.workers.run(candidate, replicas, scorers, together)
-        self.simulations += len(found)
-        option = self._option(candidate, screened, replicas, scorers, found)
-        self._tried[candidate, replicas] = option
-        return option
+        wanted = seeds or self.seeds
+        found = self._runs.setdefault((candidate, replicas), [])
+        _, scorers = self.fewest(screened)
+        while len(found) < wanted and not any(map(self._missed, found)):
+            shown = ", ".join(
+                str(value) for value in candidate.values.values() if value is not None
+            )
+            self.progress(f"simulations: {self.simulations}; {shown}, {replicas} replicas")
+            last = min(len(found) + TOGETHER, wanted)
+            more = self.workers.run(candidate, replicas, scorers, range(len(found), last))
+            self.simulations += len(more)
+            found += more
+        return self._option(candidate, screened, replicas, scorers, found[:wanted], wanted)
 
     def _missed(self, summary: Summary) -> bool:
         return any(slo.excess(slo.value(summary)) > 0 for slo in self.slos)
@@ -211,6 +196,7 @@ class Search:
         replicas: int,
         scorers: int,
         found: Sequence[Summary],
+        wanted: int,
     ) -> Option:
         """What simulations say of a candidate; objectives have a margin for a fresh seed."""
         measured: dict[str, float | None] = {}
@@ -218,7 +204,7 @@ class Search:
         for slo in self.slos:
             values = [slo.value(summary) for summary in found]
             measured[slo.name] = _mean(values)
-            all_run = len(found) == self.seeds
+            all_run = len(found) == wanted
             bounds[slo.name] = _bound(values, slo.at_least) if all_run else _worst(values, slo)
         excesses = {slo.name: slo.excess(bounds[slo.name]) for slo in self.slos}
         worst = max(excesses, key=lambda name: excesses[name]) if excesses else ""

@@ -63,7 +63,7 @@ PUBLIC: Final = Harness(0.5, 0.050, "fp8", prompt_range=(0.8, 1.0), output_range
 """InferenceX (SemiAnalysis), vLLM 0.15 to 0.19, tuned flags: fused operators, KV in fp8. Lengths by
 its RANDOM_RANGE_RATIO (SemiAnalysisAI/InferenceX@843c625)."""
 
-FIRST_PUBLIC: Final = Harness(0.5, 0.030, "fp8", prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
+FIRST_PUBLIC: Final = Harness(0.5, 0.028, "fp8", prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
 """The same in its first months (2025), whose rows do not state a version of the engine."""
 
 

@@ -172,12 +172,13 @@ def strategies(
 def _show(rows: list[dict[str, str]], format: str) -> None:
     import json
 
+    from ttcsim.cli import formats
     from ttcsim.cli import output as out
 
-    out.check_format(format, "csv")
+    formats.check_format(format)
     if format == "json":
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     elif format == "csv":
-        print(out.to_csv(rows), end="")
+        print(formats.to_csv(rows), end="")
     else:
         out.show_rows(rows)

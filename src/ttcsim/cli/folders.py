@@ -14,7 +14,8 @@ from ttcsim.analysis.published.report import PublishedReport
 from ttcsim.analysis.report.document import check_suffix
 from ttcsim.analysis.telling import scene
 from ttcsim.analysis.validate.report import ValidationReport
-from ttcsim.cli.output import finite, to_csv, to_json
+from ttcsim.cli.formats import to_csv, to_json
+from ttcsim.cli.output import finite
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Result, Table
 
@@ -107,7 +108,7 @@ def write_result(result: Result, folder: Path, tables: str) -> None:
 
 
 def _write_tables(result: Result, folder: Path, tables: str) -> None:
-    _write_text(folder / "result.json", to_json(result.to_dict()) + "\n")
+    write_text(folder / "result.json", to_json(result.to_dict()) + "\n")
     for name in ("questions", "calls", "engines"):
         _write_table(getattr(result, name), folder / f"{name}.{tables}")
 
@@ -118,8 +119,8 @@ def write_comparison(
     """Write comparison.json and .csv, a subfolder a strategy, and the trade-off plots."""
     from ttcsim.analysis.plots import makespan_figure, save_figure, tradeoff_figure
 
-    _write_text(folder / "comparison.json", to_json(comparison.to_dict(baseline=baseline)) + "\n")
-    _write_text(folder / "comparison.csv", to_csv(comparison.summaries))
+    write_text(folder / "comparison.json", to_json(comparison.to_dict(baseline=baseline)) + "\n")
+    write_text(folder / "comparison.csv", to_csv(comparison.summaries))
     for result in comparison.results:
         inner = folder / _file_name(result.summary["strategy"])
         inner.mkdir()
@@ -137,9 +138,9 @@ def write_validation(reports: Sequence[ValidationReport], folder: Path) -> None:
     from ttcsim.analysis.validate.text import report_text
 
     plain = finite({"reports": [report.to_dict() for report in reports]})
-    _write_text(folder / "validation.json", to_json(plain) + "\n")
+    write_text(folder / "validation.json", to_json(plain) + "\n")
     text = "\n\n".join(report_text(report) for report in reports)
-    _write_text(folder / "validation.txt", text + "\n")
+    write_text(folder / "validation.txt", text + "\n")
     for report in reports:
         name = _file_name(report.source)
         save_figure(scatter_figure(report), folder / f"{name}_scatter.png")
@@ -153,9 +154,9 @@ def write_published(reports: Sequence[PublishedReport], folder: Path) -> None:
     from ttcsim.analysis.published.report import published_text
 
     plain = {"reports": [report.to_dict() for report in reports]}
-    _write_text(folder / "published.json", to_json(plain) + "\n")
+    write_text(folder / "published.json", to_json(plain) + "\n")
     text = "\n\n".join(published_text(report) for report in reports)
-    _write_text(folder / "published.txt", text + "\n")
+    write_text(folder / "published.txt", text + "\n")
     for report in reports:
         save_figure(published_figure(report), folder / f"{_file_name(report.source)}.png")
 
@@ -164,7 +165,8 @@ def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() or c in "_=.-" else "_" for c in label).strip("_")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file of a result."""
     path.write_text(text, encoding="utf-8")
 
 

@@ -228,7 +228,7 @@ def calibrate(
     from ttcsim.analysis.calibrate.calibrate import calibrate as run
     from ttcsim.analysis.calibrate.calibrate import write_calibration
     from ttcsim.analysis.measure.run_files import load_campaign_runs
-    from ttcsim.cli import output as out
+    from ttcsim.cli import formats
 
     _check_format(format)
     if output is None:
@@ -244,7 +244,7 @@ def calibrate(
 
         save_figure(fit_figure(found), plot)
     if format == "json":
-        print(out.to_json(found.to_dict()))
+        print(formats.to_json(found.to_dict()))
         return
     print(f"{found.calibration.device}, {found.calibration.engine}")
     print(f"{found.runs} runs, {found.fit.steps} {_unit(found.fitted_on)}: error "
@@ -309,7 +309,7 @@ def validate(
     from ttcsim.analysis.measure.foreign import load_measured
     from ttcsim.analysis.validate.text import report_text
     from ttcsim.analysis.validate.validate import validate as run
-    from ttcsim.cli import folders
+    from ttcsim.cli import folders, formats
     from ttcsim.cli import output as out
     from ttcsim.cli.published import tables_of, validate_published
 
@@ -332,7 +332,7 @@ def validate(
         if folder is not None:
             folders.write_validation(reports, folder)
     if format == "json":
-        print(out.to_json(out.finite({"reports": [report.to_dict() for report in reports]})))
+        print(formats.to_json(out.finite({"reports": [report.to_dict() for report in reports]})))
     else:
         print("\n\n".join(report_text(report) for report in reports))
     if max_error is not None and any(_exceeds(report, max_error) for report in reports):

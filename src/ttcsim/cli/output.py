@@ -1,8 +1,5 @@
 """Results on stdout: tables for people, JSON and CSV for programs."""
 
-import csv
-import io
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,17 +8,16 @@ from typing import Any
 from ttcsim.analysis.compare import Comparison
 from ttcsim.analysis.paired import Difference
 from ttcsim.analysis.telling import accuracy_text, notes, percent, scene, wasted
+from ttcsim.cli.formats import check_format, to_csv, to_json
 from ttcsim.errors import unknown_name
 from ttcsim.simulator.results import Result
 
-FORMATS = ("table", "json", "csv")
 TABLE_FORMATS = ("csv", "parquet")
 
 
-def check_format(format: str, tables: str) -> None:
+def check_formats(format: str, tables: str) -> None:
     """Raise InputError for an output format that does not exist."""
-    if format not in FORMATS:
-        raise unknown_name("--format", format, FORMATS)
+    check_format(format)
     if tables not in TABLE_FORMATS:
         raise unknown_name("--tables", tables, TABLE_FORMATS)
 
@@ -46,11 +42,6 @@ def show_comparison(comparison: Comparison, format: str, baseline: str | None = 
         _print_comparison(comparison, baseline)
 
 
-def to_json(plain: Any) -> str:
-    """JSON, the same bytes for the same content."""
-    return json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False)
-
-
 def finite(plain: Any) -> Any:
     """The same data with null for numbers that are not finite, which JSON does not have."""
     if isinstance(plain, dict):
@@ -58,18 +49,6 @@ def finite(plain: Any) -> Any:
     if isinstance(plain, list | tuple):
         return [finite(value) for value in plain]
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Comma-separated rows; nested values as JSON."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {key: json.dumps(v) if isinstance(v, dict | list) else v for key, v in row.items()}
-        )
-    return text.getvalue()
 
 
 _COLUMN_ORDER = (

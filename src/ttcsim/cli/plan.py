@@ -204,10 +204,11 @@ def _csv(found: "PlanResult") -> str:
 
 
 def _write(found: "PlanResult", folder: Path) -> None:
+    from ttcsim.cli import folders
     from ttcsim.cli.formats import to_json
 
-    (folder / "plan.csv").write_text(_csv(found), encoding="utf-8")
-    (folder / "plan.json").write_text(to_json(found.to_dict()) + "\n", encoding="utf-8")
+    folders.write_text(folder / "plan.csv", _csv(found))
+    folders.write_text(folder / "plan.json", to_json(found.to_dict()) + "\n")
 
 
 def show(found: "PlanResult") -> None:

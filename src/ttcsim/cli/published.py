@@ -48,8 +48,7 @@ def validate_published(
     from ttcsim.analysis.published.predict import predict_rows
     from ttcsim.analysis.published.report import PublishedReport, published_text
     from ttcsim.analysis.published.rows import load_rows
-    from ttcsim.cli import folders
-    from ttcsim.cli import output as out
+    from ttcsim.cli import folders, formats
 
     read = [(path, load_rows(path)) for path in tables]
     reports = []
@@ -61,7 +60,7 @@ def validate_published(
         if folder is not None:
             folders.write_published(reports, folder)
     if format == "json":
-        print(out.to_json({"reports": [report.to_dict() for report in reports]}))
+        print(formats.to_json({"reports": [report.to_dict() for report in reports]}))
     else:
         print("\n\n".join(published_text(report) for report in reports))
     if max_error is not None and any(_exceeds(report, max_error) for report in reports):

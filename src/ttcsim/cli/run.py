@@ -63,7 +63,7 @@ def simulate(
     from ttcsim.cli import output as out
     from ttcsim.simulator.simulate import simulate as run
 
-    out.check_format(format, tables)
+    out.check_formats(format, tables)
     built = scenario_of(scenario, locals(), strategy)
     with folders.claimed(output) as folder:
         with progress_bar("questions", quiet) as progress:
@@ -117,7 +117,7 @@ def compare(
     from ttcsim.cli import output as out
     from ttcsim.workloads.strategies import parse_strategy
 
-    out.check_format(format, tables)
+    out.check_formats(format, tables)
     strategies = strategy or list(DEFAULT_STRATEGIES)
     built = scenario_of(scenario, locals(), "single")
     if baseline is not None:

@@ -99,10 +99,10 @@ def whatif(
     """Vary hardware, model, engine, strategy or workload, and say what that changes."""
     from ttcsim.analysis.plots.whatif import check_metric
     from ttcsim.analysis.whatif.study import whatif as run
-    from ttcsim.cli import output as out
+    from ttcsim.cli import formats
     from ttcsim.cli.run import scenario_of
 
-    out.check_format(format, "csv")
+    formats.check_format(format)
     check_metric(metric)
     built = scenario_of(scenario, locals(), strategy or _first_strategy(vary or ()))
     store = _store(output, resume)
@@ -160,16 +160,17 @@ def _write(study: "Study", metric: str, output: Path) -> None:
     """Write study.csv, study.json, elasticities.csv and the plots that the study allows."""
     from ttcsim.analysis.plots.page import save_figure
     from ttcsim.analysis.plots.whatif import heatmap_figure, tornado_figure, varied
-    from ttcsim.cli import folders
-    from ttcsim.cli import output as out
+    from ttcsim.cli import folders, formats
 
     grid = study.mode == "grid" and len(varied(study)) > 1
     with folders.claimed(output) as folder:
         assert folder is not None
-        (folder / "study.json").write_text(out.to_json(study.to_dict()) + "\n", encoding="utf-8")
-        (folder / "study.csv").write_text(out.to_csv(study.rows), encoding="utf-8")
+        (folder / "study.json").write_text(
+            formats.to_json(study.to_dict()) + "\n", encoding="utf-8"
+        )
+        folders.write_text(folder / "study.csv", formats.to_csv(study.rows))
         if found := study.elasticities():
-            (folder / "elasticities.csv").write_text(out.to_csv(found), encoding="utf-8")
+            folders.write_text(folder / "elasticities.csv", formats.to_csv(found))
         try:
             figure = (heatmap_figure if grid else tornado_figure)(study, metric)
         except InputError as error:  # nothing to draw is no reason to lose the study
@@ -179,12 +180,13 @@ def _write(study: "Study", metric: str, output: Path) -> None:
 
 
 def _show(study: "Study", format: str) -> None:
+    from ttcsim.cli import formats
     from ttcsim.cli import output as out
 
     if format == "json":
-        print(out.to_json(study.to_dict()))
+        print(formats.to_json(study.to_dict()))
     elif format == "csv":
-        print(out.to_csv(study.rows), end="")
+        print(formats.to_csv(study.rows), end="")
     else:
         out.show_rows([_row(study, row) for row in study.rows])
         if found := study.elasticities():
