@@ -1,13 +1,14 @@
 """Models by name: bundled configurations, and configurations of your own by path."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from ttcsim.errors import unknown_name
-from ttcsim.simulator.architecture import Architecture
+from ttcsim.simulator.architecture import FULL_WIDTH_DTYPES, Architecture
 from ttcsim.simulator.model_config import read_architecture
 from ttcsim.simulator.model_fields import read_fields
 
@@ -31,7 +32,10 @@ SAME_SHAPE: Final[Mapping[str, str]] = {
     ),
     "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Meta-Llama-3.1-8B",
 }
-"""Published models that differ from a bundled one in weights or their dtype only."""
+"""Published models of a bundled one's shape: other weights, in fp8 if the name ends so."""
+
+_LONG = {"2507": 262_144}
+"""Longest sequence of models with this in their name, where it is not that of the bundled one."""
 
 
 def model_names() -> list[str]:
@@ -53,7 +57,7 @@ def load_model(name_or_path: str | Path) -> Architecture:
     if isinstance(name_or_path, str):
         name = _find(name_or_path)
         if name is not None:
-            return _load(name, _bundled()[name])
+            return _like(name_or_path, _load(name, _bundled()[name]))
     path = Path(name_or_path).expanduser()
     looks_like_path = isinstance(name_or_path, Path) or path.suffix == ".json"
     if not looks_like_path and not path.exists():
@@ -83,7 +87,7 @@ def _name_of(path: Path) -> str:
 
 def _find(wanted: str) -> str | None:
     """Return the bundled name that `wanted` means, or None."""
-    wanted = SAME_SHAPE.get(wanted, wanted)
+    wanted = SAME_SHAPE.get(_published(wanted) or wanted, wanted)
     if wanted in _bundled():
         return wanted
     org, _, bare = wanted.rpartition("/")
@@ -92,6 +96,25 @@ def _find(wanted: str) -> str | None:
         if org in ("", bundled_org) and _plain(bare) == _plain(bundled_bare):
             return name
     return None
+
+
+def _published(wanted: str) -> str | None:
+    """The name in `SAME_SHAPE` that is meant, with or without its organisation."""
+    bare = [name for name in SAME_SHAPE if wanted in (name, name.rpartition("/")[2])]
+    return bare[0] if bare else None
+
+
+def _like(wanted: str, found: Architecture) -> Architecture:
+    """A bundled model under the name of a published one of its shape, with what differs."""
+    name = _published(wanted)
+    if name is None:
+        return found
+    longest = next((size for part, size in _LONG.items() if part in name), None)
+    if longest is not None:
+        found = replace(found, max_position_embeddings=longest)
+    if name.endswith("-FP8") and found.weight_dtype in FULL_WIDTH_DTYPES:
+        found = found.with_dtype("fp8")
+    return replace(found, name=name)
 
 
 def _plain(bare: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import ttcsim
+from ttcsim.analysis.estimate.bounds import mean_steps_s, without_overlap
 from ttcsim.analysis.estimate.estimate import spread
 from ttcsim.analysis.estimate.kinetics import kinetics_flops
 from ttcsim.analysis.estimate.lone_question import ask_alone, lone_engines
@@ -39,6 +40,13 @@ def scenario(strategy: str, count: int | None = 6, **fields: Any) -> ttcsim.Scen
     }
     return ttcsim.Scenario.model_validate(made | fields)
 
+
+DRAFTS = {
+    "method": "draft_model", "model": "Llama-3.1-8B", "num_speculative_tokens": 3,
+    "acceptance_rate": 0.8,
+}  # fmt: skip
+LARGE = {"model": "Llama-3.1-70B-Instruct-FP8", "hardware": "h200_sxm", "tensor_parallel": 2}
+SPECULATIVE = LARGE | {"engine": {"speculative_config": DRAFTS, "max_num_seqs": 16}}
 
 # -- a lone question -------------------------------------------------------------------------------
 
@@ -70,12 +78,16 @@ def test_a_lone_question_is_as_simulated(strategy: str) -> None:
         {"generator": H100, "front_end": {"ingest_s": 0.01, "output_s": 0.02}},
         {"generator": H100 | {"pipeline_parallel": 2}},
         {"scorer_placement": "same_engine", "scorer": None},
+        {"scorer_placement": "colocated"},
     ],
 )
 def test_other_engines_too(fields: dict[str, Any]) -> None:
     own = scenario("best_of_n:n=4", **fields)
     found = ttcsim.estimate(own).rows[0]
-    assert found.makespan_s == pytest.approx(simulate(own).summary["makespan_mean_s"], rel=0.02)
+    summary = simulate(own).summary
+    assert found.makespan_s == pytest.approx(summary["makespan_mean_s"], rel=0.02)
+    assert found.alone_cost_usd == pytest.approx(summary["cost_per_question_usd"], rel=0.02)
+    assert found.alone_energy_j == pytest.approx(summary["energy_per_question_j"], rel=0.02)
 
 
 def test_one_sample_by_hand() -> None:
@@ -95,15 +107,10 @@ def ttcsim_prefill(tokens: int) -> Any:
 
 
 def test_drafts_shorten_a_lone_question() -> None:
-    speculative = {
-        "method": "draft_model", "model": "Llama-3.1-8B", "num_speculative_tokens": 3,
-        "acceptance_rate": 0.8,
-    }  # fmt: skip
-    fields = {"model": "Llama-3.1-70B-Instruct-FP8", "hardware": "h200_sxm", "tensor_parallel": 2}
-    own = scenario("single", generator=fields | {"engine": {"speculative_config": speculative}})
+    own = scenario("single", generator=SPECULATIVE)
     found = ttcsim.estimate(own).rows[0].makespan_s
     assert found == pytest.approx(simulate(own).summary["makespan_mean_s"], rel=0.05)
-    assert found < 0.8 * ttcsim.estimate(scenario("single", generator=fields)).rows[0].makespan_s
+    assert found < 0.8 * ttcsim.estimate(scenario("single", generator=LARGE)).rows[0].makespan_s
 
 
 # -- full load -------------------------------------------------------------------------------------
@@ -120,6 +127,17 @@ def test_drafts_shorten_a_lone_question() -> None:
             {"model": "Qwen3-32B", "hardware": "h200_sxm", "tensor_parallel": 2},
             "KV",
         ),
+        (
+            "single",
+            H100 | {"engine": {"max_num_seqs": 64}, "pipeline_parallel": 2},
+            "max_num_seqs",
+        ),
+        (
+            "single",
+            {"model": "Qwen3-30B-A3B", "hardware": "h200_sxm", "engine": {"max_num_seqs": 64}},
+            "max_num_seqs",
+        ),
+        ("single", SPECULATIVE, "max_num_seqs"),
     ],
 )
 def test_full_load_is_as_simulated(strategy: str, generator: dict[str, Any], limit: str) -> None:
@@ -135,7 +153,9 @@ def test_full_load_is_as_simulated(strategy: str, generator: dict[str, Any], lim
     asked = ttcsim.Trace(trace.header, trace.questions[: min(many, len(trace.questions))])
     found = ttcsim.estimate(own, trace=asked, questions=len(asked.questions)).rows[0]
     assert found.limited_by == limit
-    assert found.saturated_questions_per_s == pytest.approx(rate, rel=0.05)
+    easy = generator is not SPECULATIVE and "pipeline_parallel" not in generator
+    room = 0.05 if easy else 0.08
+    assert found.saturated_questions_per_s == pytest.approx(rate, rel=room)
 
 
 def test_replicas_multiply_the_rate_and_nothing_else() -> None:
@@ -167,20 +187,39 @@ def test_colocated_deployments_take_turns() -> None:
 # -- bounds and laws -------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     strategy=st.sampled_from(STRATEGIES),
-    hardware=st.sampled_from(("h100_sxm", "b200_sxm", "a100_sxm", "l40s")),
+    model=st.sampled_from(("Llama-3.1-8B", "Qwen3-30B-A3B")),
+    hardware=st.sampled_from(("h100_sxm", "b200_sxm", "a100_sxm", "rtx_pro_6000_server")),
     tensor_parallel=st.sampled_from((1, 2, 4)),
+    calibration=st.sampled_from((None, "datasheet")),
 )
-def test_bounds_hold(strategy: str, hardware: str, tensor_parallel: int) -> None:
-    generator = H100 | {"hardware": hardware, "tensor_parallel": tensor_parallel}
-    found = ttcsim.estimate(scenario(strategy, 2, generator=generator)).rows[0]
-    assert 0 < found.makespan_lower_s < found.makespan_s <= found.makespan_upper_s
-    assert found.makespan_upper_s < 2 * found.makespan_s
-    assert found.flops > 0
-    assert found.hbm_bytes > 0
-    assert found.alone_energy_j > 0
+def test_bounds_hold(
+    strategy: str, model: str, hardware: str, tensor_parallel: int, calibration: str | None
+) -> None:
+    served = {"model": model, "hardware": hardware, "tensor_parallel": tensor_parallel}
+    generator = served | {"calibration": calibration}
+    own = scenario(strategy, 2, generator=generator)
+    found = ttcsim.estimate(own).rows[0]
+    assert 0 < found.makespan_lower_s <= found.makespan_s
+    assert found.makespan_s <= found.makespan_upper_s < 2 * found.makespan_s
+    if model == "Llama-3.1-8B" and calibration is None:  # without being held up by the estimate
+        plans = plans_of(own)
+        engines = lone_engines(own, plans)
+        for each in questions_of(own).questions[:2]:
+            ask_alone(own.strategy, own, each, engines)
+        work = engines["generator"].work
+        assert mean_steps_s(without_overlap(plans[0]), work) > 0.9 * work.busy_s
+
+
+@pytest.mark.parametrize("data_parallel", [1, 2, 4])
+def test_experts_of_data_parallel_engines(data_parallel: int) -> None:
+    served = {"model": "Qwen3-30B-A3B", "hardware": "h100_sxm", "tensor_parallel": 2}
+    own = scenario("single", 2, generator=served | {"data_parallel": data_parallel})
+    found = ttcsim.estimate(own).rows[0]
+    # A lone token touches 8 of 128 experts in each step of each engine.
+    assert 3e9 < found.hbm_bytes / found.output_tokens < 2e10
 
 
 def test_tokens_flops_and_bytes_by_hand() -> None:
@@ -192,7 +231,7 @@ def test_tokens_flops_and_bytes_by_hand() -> None:
     assert found.prompt_tokens == question.prompt_tokens
     # 2 FLOP a weight and token; attention over contexts is some per cent more.
     assert 1 < found.flops / (tokens * 2 * (model.parameters - model.vocab * model.hidden)) < 1.2
-    weights = model.weight_bytes()
+    weights = model.weight_bytes() - model.lm_head().weight_bytes  # the input embeddings
     read = sum(question.prompt_tokens + n for n in range(1, int(found.output_tokens)))
     kv = model.kv_bytes_per_token() * (read + question.prompt_tokens)
     assert found.hbm_bytes == pytest.approx(weights * found.output_tokens + kv, rel=1e-3)

@@ -13,6 +13,7 @@ import ttcsim
 from ttcsim.analysis.planning.accuracy import expected_accuracy
 from ttcsim.analysis.planning.plan import PlanResult, plan
 from ttcsim.analysis.planning.search import Search, _bound
+from ttcsim.analysis.planning.serve import serve_commands
 from ttcsim.analysis.planning.slo import Slo, parse_slo, parse_slos
 from ttcsim.analysis.planning.space import candidates, expand_strategy
 from ttcsim.analysis.planning.trials import workers
@@ -152,7 +153,7 @@ def test_the_winner_is_that_of_brute_force(small: PlanResult) -> None:
     trace = questions_of(everything[0].scenario(base, 1))
     best: tuple[float, str, Any, int] | None = None
     with workers(base, trace, 1) as pool:
-        search = Search(slos, 3.0, "usd", 4, 6, pool, lambda words: None)
+        search = Search(slos, 3.0, None, "usd", 4, 6, pool, lambda words: None)
         for candidate, replicas in itertools.product(everything, range(1, 7)):
             screened = pool.screen([candidate], lambda *at: None)[0]
             if screened.estimate is None or replicas < search.fewest(screened)[0]:
@@ -187,7 +188,7 @@ def test_every_candidate_is_accounted_for(small: PlanResult) -> None:
     assert len(table) == len(small.options)
     assert {"hardware", "strategy", "replicas", "status", "reason"} <= set(table.columns)
     json.dumps(small.to_dict(), allow_nan=False)
-    assert small.commands[0].startswith("vllm serve meta-llama/Meta-Llama-3.1-8B")
+    assert small.commands[0].startswith("vllm serve meta-llama/Llama-3.1-8B")
     assert all(what and option for what, option in small.neighbours)
 
 
@@ -210,12 +211,57 @@ def test_a_batch_with_a_deadline() -> None:
     assert found.winner.measured["deadline"] <= 120.0
 
 
+def test_objectives_that_pull_apart() -> None:
+    """More replicas are faster and cost more: the plan is between, as brute force finds it."""
+    own = SMALL | {"hardware": ["h100_sxm"], "tensor_parallel": [1], "strategies": ["single"],
+                   "max_replicas": 12}  # fmt: skip
+    fast = plan(**own | {"slo": ["makespan_p95:120s"]})
+    assert fast.winner is not None
+    spent = fast.winner.summary["energy_per_question_j"]
+    both = plan(**own | {"slo": ["makespan_p95:120s", f"energy:{1.5 * spent:.0f}"]})
+    assert both.winner is not None
+    assert both.winner.replicas == fast.winner.replicas
+    neither = plan(**own | {"slo": ["makespan_p95:120s", f"energy:{0.5 * spent:.0f}"]})
+    assert neither.winner is None
+
+
+def test_runs_are_long_enough_to_fill_the_engines() -> None:
+    """A fleet that a short run calls enough is not, if work piles up in a long one."""
+    own = SMALL | {"hardware": ["h100_sxm"], "tensor_parallel": [1], "strategies": ["single"],
+                   "slo": ["makespan_p95:150s"], "question_rate": 4.0}  # fmt: skip
+    found = plan(**own | {"questions": None})
+    assert found.winner is not None
+    assert found.scenario is not None
+    for count in (200, 1500):
+        longer = found.scenario.model_copy(update={"questions": count, "seed": 77})
+        assert simulate(longer).summary["makespan_p95_s"] <= 150
+    row = found.to_dict()["winner"]
+    assert row["cost_per_question_usd"] == pytest.approx(row["usd_per_hour"] / 3600 / 4.0)
+
+
+def test_commands_start_what_was_planned() -> None:
+    fields = {
+        "generator": {
+            "model": "Llama-3.1-8B-Instruct", "hardware": "h100_sxm", "weight_dtype": "fp8",
+            "kv_cache_dtype": "fp8", "tensor_parallel": 2,
+            "engine": {"max_num_seqs": 1, "enable_prefix_caching": False},
+        },
+        "scorer": {"model": "Qwen/Qwen3-8B", "hardware": "l40s"},
+        "strategy": "best_of_n:n=2",
+    }  # fmt: skip
+    assert serve_commands(ttcsim.Scenario.model_validate(fields)) == [
+        "vllm serve meta-llama/Llama-3.1-8B-Instruct --tensor-parallel-size 2 --kv-cache-dtype fp8"
+        " --quantization fp8 --max-num-seqs 1 --no-enable-prefix-caching",
+        "vllm serve Qwen/Qwen3-8B",
+    ]
+
+
 def test_nothing_meets_it() -> None:
     found = plan(**SMALL | {"slo": ["makespan_p95:1s"]})
     assert found.winner is None
     assert found.binding == "makespan_p95"
     assert found.closest_misses
-    assert "a question alone has at least" in found.closest_misses[0].reason
+    assert "a question alone takes at least" in found.closest_misses[0].reason
     wrong = plan(**SMALL | {"slo": ["accuracy:0.99"]})
     assert wrong.binding == "accuracy"
 
@@ -223,7 +269,7 @@ def test_nothing_meets_it() -> None:
 def test_what_does_not_fit_is_said() -> None:
     found = plan(
         models=["Qwen3-32B"], hardware=["l40s"], strategies=["single"], slo=["makespan_p95:900s"],
-        question_rate=0.01, questions=5, tensor_parallel=[1, 3, 4], seeds=2, jobs=1,
+        question_rate=0.01, questions=5, tensor_parallel=[1, 3, 4], seeds=3, jobs=1,
     )  # fmt: skip
     reasons = {each.candidate.values["tensor_parallel"]: each for each in found.options}
     assert "does not fit" in reasons[1].reason
@@ -235,12 +281,15 @@ def test_what_does_not_fit_is_said() -> None:
     ("changed", "said"),
     [
         ({"slo": []}, "plan needs an objective"),
-        ({"question_rate": None}, "either a question rate or a deadline"),
+        ({"question_rate": None}, "plan needs a load"),
+        ({"deadline_s": 5.0}, "exclude each other"),
         ({"question_rate": -1.0}, "question_rate: must be above 0"),
         ({"strategies": []}, "strategies: nothing to choose from"),
         ({"hardware": []}, "hardware: nothing to choose from"),
         ({"minimise": "watts"}, "unknown minimise"),
-        ({"seeds": 1}, "at least 2"),
+        ({"seeds": 2}, "at least 3"),
+        ({"max_replicas": 0}, "must be at least 1"),
+        ({"hardware": "h100_sxm"}, "expected a list"),
         ({"hardware": ["h1000"]}, "unknown hardware 'h1000'"),
         ({"models": ["nobody/knows"]}, "unknown model"),
     ],
@@ -282,7 +331,8 @@ def test_no_plan_is_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
         (["--slo", "makespan:5s"], "did you mean"),
         (["--slo", "makespan_p95:5s", "--tp", "one"], "expected whole numbers"),
         (["--slo", "makespan_p95:5s", "--enable-prefix-caching", "maybe"], "true, false or both"),
-        (["--slo", "makespan_p95:5s", "--deadline", "2h"], "either a question rate or a deadline"),
+        (["--slo", "makespan_p95:5s", "--deadline", "2h"], "exclude each other"),
+        (["--slo", "deadline:5min"], "give it as --deadline"),
     ],
 )
 def test_wrong_options_are_exit_code_2(

@@ -211,14 +211,14 @@ def refit(device: str, data: Path, calibration: dict[str, Any]) -> None:
         put(curve, all_reduce(profile, path, devices))
 
 
-def put(group: dict[str, Any], found: Mapping[str, Any]) -> None:
+def put(group: dict[str, Any], found: Mapping[str, Any], command: str = COMMAND) -> None:
     """Replace numbers by those found, to four digits, and name the command."""
     for name, value in found.items():
         old = group.get(name)
         group[name] = value if isinstance(value, str) else float(f"{value:.4g}")
         print(f"    {name}: {old} -> {group[name]}")
-    if COMMAND not in group["source"]:
-        group["source"] += f" ({COMMAND})"
+    if command not in group["source"]:
+        group["source"] += f" ({command})"
 
 
 def borrowed(device: str, lender: str, calibration: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from ttcsim.simulator.model_parts import BYTES_PER_VALUE
 
 Floats = NDArray[np.float64]
 
+COMMAND: Final = "python -m ttcsim.analysis.calibrate.layer_profiles"
 DEVICES: Final = {"RTX4090": "rtx_4090", "RTXPRO6000": "rtx_pro_6000_server"}
 OPERATORS: Final = {"act_fn": 1, "layernorm": 2, "rotary_emb": 1, "qk_norm": 1}
 """How often a layer runs each."""
@@ -120,7 +121,7 @@ def older(profiles: Path, data: Path, folder: Path) -> None:
     path = data / device / "comm" / "vllm" / version / "custom_allreduce_perf.parquet"
     measured = set(pd.read_parquet(path)["num_gpus"])
     calibration["engine"] = f"vllm {version} all-reduces and attention, {calibration['engine']}"
-    put(calibration["decode_attention"], decode_attention(profiles, source))
+    put(calibration["decode_attention"], decode_attention(profiles, source), COMMAND)
     for devices in set(calibration["all_reduce"]) & measured:
         curve = calibration["all_reduce"][devices]
         curve["source"] = curve["source"].replace("vLLM 0.24.0", f"vLLM {version}")

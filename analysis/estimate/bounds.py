@@ -1,22 +1,27 @@
 """What a lone question takes at least, and what it takes if nothing overlaps.
 
-Both are the engine's steps at their mean composition: so many decoders with so much context, and
-the prompts. Per step, the roofline of the datasheet is convex in tokens, so its value at the mean
-is a lower bound; without overlap a step is linear in them.
+At least: all its bytes at nominal bandwidth or all its FLOPs at the nominal peak, whichever takes
+longer. Without overlap a step is linear in tokens and context, so the engine's steps take as long
+as so many steps of their mean composition.
 """
 
 import math
 
 from ttcsim.analysis.estimate.lone_engine import Work
-from ttcsim.hwprofiles.calibration import Calibration, datasheet
+from ttcsim.analysis.estimate.traffic import bytes_of, flops_of
+from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.simulator.plans import Plan, with_calibration
 from ttcsim.simulator.step_cost import Prefill
 from ttcsim.simulator.step_row import seconds
 
 
-def speed_of_light(plan: Plan) -> Plan:
-    """The deployment with nothing but the datasheet: memory or arithmetic, whichever is longer."""
-    return with_calibration(plan, datasheet(plan.profile))
+def speed_of_light_s(plan: Plan, work: Work) -> float:
+    """Seconds below which no engine on these devices can do the work. [s]"""
+    devices = plan.deployment.tensor_parallel
+    bandwidth = plan.profile.require("memory.hbm.bytes_per_s")
+    memory_s = bytes_of(plan, work) / (devices * bandwidth)
+    peak = plan.profile.peak(plan.cost.compute_dtype)
+    return max(memory_s, flops_of(plan, work) / (devices * peak))
 
 
 def without_overlap(plan: Plan) -> Plan:

@@ -1,15 +1,16 @@
 """What strategies cost, in closed form: tokens, FLOPs, bytes, makespan, rate, joules, money."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from ttcsim.analysis.estimate.bounds import mean_steps_s, speed_of_light, without_overlap
+from ttcsim.analysis.estimate.bounds import mean_steps_s, speed_of_light_s, without_overlap
 from ttcsim.analysis.estimate.kinetics import kinetics_flops
 from ttcsim.analysis.estimate.lone_engine import Work
 from ttcsim.analysis.estimate.lone_question import LoneQuestion, ask_alone, lone_engines
-from ttcsim.analysis.estimate.saturated import Saturated, saturated
+from ttcsim.analysis.estimate.saturated import Saturated, loads, saturated
+from ttcsim.analysis.estimate.traffic import bytes_of, flops_of
 from ttcsim.errors import InputError
 from ttcsim.simulator.plans import Plan, plans_of
 from ttcsim.simulator.run import in_flight_limit
@@ -47,6 +48,8 @@ FORMULAS = {
     "saturated_batch": "full batch",
     "saturated_energy_j": "full batch",
     "saturated_cost_usd": "price / rate",
+    "balanced_energy_j": "full batch",
+    "balanced_cost_usd": "price / rate",
 }
 """Name of the formula of each figure; docs/estimate.md has the formulas."""
 
@@ -78,6 +81,8 @@ class Estimate:
         limited_by: What limits the rate.
         saturated_energy_j: Joules a question at that rate. [J]
         saturated_cost_usd: Price a question at that rate. [USD]
+        balanced_energy_j, balanced_cost_usd: The same with as many replicas of each deployment as
+            keep all of them busy; the least that many replicas can come to. [J], [USD]
     """
 
     strategy: str
@@ -102,6 +107,8 @@ class Estimate:
     limited_by: str
     saturated_energy_j: float
     saturated_cost_usd: float
+    balanced_energy_j: float
+    balanced_cost_usd: float
 
 
 @dataclass(frozen=True)
@@ -110,11 +117,13 @@ class Estimates:
 
     Attributes:
         rows: One a strategy.
+        scene: What serves and what is asked, in words.
         questions: How many questions were asked for it.
         time_level, energy_level: How far times and joules can be trusted.
     """
 
     rows: tuple[Estimate, ...]
+    scene: str
     questions: int
     time_level: str
     energy_level: str
@@ -124,6 +133,7 @@ class Estimates:
         return {
             "schema_version": 1,
             "kind": "estimate",
+            "scene": self.scene,
             "questions": self.questions,
             "time_level": self.time_level,
             "energy_level": self.energy_level,
@@ -137,6 +147,52 @@ class Estimates:
 
         names = [each.name for each in fields(Estimate)]
         return pd.DataFrame([asdict(row) for row in self.rows], columns=names)
+
+
+@dataclass(frozen=True)
+class UnderLoad:
+    """Makespans of questions that share an engine with others, in the mean.
+
+    Attributes:
+        steps: Steps of each question's generator, ascending.
+        other_s: Mean time of a question in which its generator runs nothing. [s]
+        loads: (questions per second of an engine, seconds of a step), ascending.
+    """
+
+    steps: tuple[int, ...]
+    other_s: float
+    loads: tuple[tuple[float, float], ...]
+
+    def makespan_s(self, rate: float, share: float | None) -> float:
+        """Makespan at so many questions per second and engine: a percentile, None for the mean. [s]
+
+        A question takes its steps, and a step what the batch of that rate takes.
+        """
+        if rate > self.loads[-1][0]:
+            return math.inf
+        step_s = self.loads[0][1]
+        for (low, low_s), (high, high_s) in zip(self.loads, self.loads[1:], strict=False):
+            if low < rate <= high:
+                step_s = low_s + (high_s - low_s) * (rate - low) / (high - low)
+        steps = _mean(self.steps) if share is None else _percentile(self.steps, share)
+        return self.other_s + steps * step_s
+
+
+def under_load(scenario: Scenario, *, trace: Trace | None = None, questions: int) -> UnderLoad:
+    """How makespans grow with the load of one engine of the generator."""
+    plans = plans_of(scenario)
+    asked = trace or questions_of(scenario)
+    few = spread(asked.questions[: scenario.questions], scenario, questions)
+    engines = lone_engines(scenario, plans)
+    alone = [ask_alone(scenario.strategy, scenario, each, engines) for each in few]
+    generator, work = plans[0], engines["generator"].work
+    full = saturated(generator, work, len(few), math.inf)
+    most = max(1.0, full.batch)
+    return UnderLoad(
+        tuple(sorted(each.steps for each in alone)),
+        _mean([each.other_s for each in alone]),
+        tuple(loads(generator, work, len(few), most)),
+    )
 
 
 def estimate(
@@ -158,19 +214,34 @@ def estimate(
     Raises:
         InputError: If a strategy cannot be run on this scenario.
     """
-    chosen = [parse_strategy(each) if isinstance(each, str) else each for each in strategies or ()]
+    given = [strategies] if isinstance(strategies, str) else strategies or ()
+    chosen = [parse_strategy(each) if isinstance(each, str) else each for each in given]
     asked = trace or questions_of(scenario)
     found = []
     plans: list[Plan] = []
+    standing: dict[str, Plan] = {}
     for strategy in chosen or [scenario.strategy]:
         own = scenario.model_copy(update={"strategy": strategy})
         plans = plans_of(own)
+        standing |= {plan.name: plan for plan in plans}
         few = spread(asked.questions[: own.questions], own, questions)
         found.append(_estimate(own, plans, few))
     if not found:
         raise InputError("estimate needs at least one strategy")
     generator = plans[0]
-    return Estimates(tuple(found), len(few), generator.time_level, generator.energy_level)
+    scene = _scene(standing, asked)
+    return Estimates(tuple(found), scene, len(few), generator.time_level, generator.energy_level)
+
+
+def _scene(plans: Mapping[str, Plan], trace: Trace) -> str:
+    """Deployments with devices and price, and the trace; whose lengths, if another model's."""
+    parts = [
+        f"{plan.name} {plan.model.name} on {plan.devices} x {plan.profile.name}"
+        f" (${plan.usd_per_hour:.2f}/h)"
+        for plan in plans.values()
+    ]
+    models = ", ".join(trace.header.models)
+    return f"{'; '.join(parts)}; questions and lengths of {trace.header.name} ({models})"
 
 
 def spread(questions: Sequence[Question], scenario: Scenario, most: int) -> list[Question]:
@@ -197,17 +268,19 @@ def _estimate(scenario: Scenario, plans: Sequence[Plan], questions: Sequence[Que
     count = len(asked)
     works = [(plan, engines[plan.name].work) for plan in plans]
     lone_s = _mean([each.makespan_s for each in asked])
-    waiting_s = _mean([each.waiting_s for each in asked])
-    full, rates = _saturated(scenario, works, asked)
-    usd_per_s = sum(plan.usd_per_hour for plan in plans) / 3600
-    idle_w = sum(plan.cost.idle_w * plan.engines for plan in _standing(scenario, plans))
+    standing = plans[:1] if scenario.scorer_placement == "colocated" else plans
+    usd_per_s = sum(plan.usd_per_hour for plan in standing) / 3600
+    idle_w = sum(_idle_w(plan) * plan.engines for plan in standing)
+    busy_s = sum(work.busy_s for _, work in works) / count
     busy_w = sum(plan.cost.idle_w * work.busy_s for plan, work in works) / count
     active_j = sum(work.joules for _, work in works) / count
-    lower_s = sum(mean_steps_s(speed_of_light(plan), work) for plan, work in works) / count
+    pause_s = max(0.0, lone_s - busy_s)  # no engine runs: tools, front end
+    lower_s = max(speed_of_light_s(plan, work) for plan, work in works) / count
     upper_s = sum(mean_steps_s(without_overlap(plan), work) for plan, work in works) / count
-    rate = full.questions_per_s
+    full = _full_load(scenario, works, asked)
     samples = max(1, scenario.strategy.samples())
     written = _mean([float(each.output_tokens) for each in asked])
+    prompt = _mean([float(each.prompt_tokens) for each in questions])
     return Estimate(
         strategy=scenario.strategy.label(),
         calls=_mean([float(each.calls) for each in asked]),
@@ -215,105 +288,94 @@ def _estimate(scenario: Scenario, plans: Sequence[Plan], questions: Sequence[Que
         prompt_tokens=sum(work.prefilled for _, work in works) / count,
         flops=sum(flops_of(plan, work) for plan, work in works) / count,
         hbm_bytes=sum(bytes_of(plan, work) for plan, work in works) / count,
-        eflops=sum(
-            kinetics_flops(
-                plans[0].model,
-                _mean([q.prompt_tokens for q in questions]),
-                written / samples,
-                samples,
-            )
-        ),
+        eflops=sum(kinetics_flops(plans[0].model, prompt, written / samples, samples)),
         kv_peak_bytes=works[0][1].kv_peak * plans[0].kv_bytes_per_token * _ranks(plans[0]),
-        makespan_lower_s=min(lower_s + waiting_s, lone_s),
+        makespan_lower_s=lower_s + pause_s,
         makespan_s=lone_s,
         makespan_p50_s=_percentile([each.makespan_s for each in asked], 0.5),
         makespan_p95_s=_percentile([each.makespan_s for each in asked], 0.95),
-        makespan_upper_s=max(upper_s + waiting_s, lone_s),
+        makespan_upper_s=max(upper_s + pause_s, lone_s),
         alone_energy_j=active_j + idle_w * lone_s - busy_w,
         alone_cost_usd=usd_per_s * lone_s,
-        saturated_questions_per_s=rate,
-        generator_rate=rates[0],
-        scorer_rate=rates[1] if len(rates) > 1 else math.inf,
+        saturated_questions_per_s=full.rate,
+        generator_rate=full.rates[0],
+        scorer_rate=full.rates[1] if len(full.rates) > 1 else math.inf,
         saturated_batch=full.batch,
         limited_by=full.limited_by,
-        saturated_energy_j=full.power_w / rate,
-        saturated_cost_usd=usd_per_s / rate,
+        saturated_energy_j=full.power_w / full.rate,
+        saturated_cost_usd=usd_per_s / full.rate,
+        balanced_energy_j=full.balanced_j,
+        balanced_cost_usd=sum(
+            plan.usd_per_hour / 3600 / own for (plan, _), own in zip(works, full.rates, strict=True)
+        ),
     )
 
 
-def _saturated(
-    scenario: Scenario,
-    works: Sequence[tuple[Plan, Work]],
-    asked: Sequence[LoneQuestion],
-) -> tuple[Saturated, list[float]]:
-    """Rate of all replicas of all deployments, their power at it, and the rate of each alone.
+@dataclass(frozen=True)
+class _FullLoad:
+    """All replicas of all deployments with as much as they can hold.
 
-    On devices of their own the slowest deployment sets the rate; colocated ones take turns.
+    Attributes:
+        rate: Questions per second. [1/s]
+        rates: Of each deployment alone. [1/s]
+        batch: Sequences that each generator decodes.
+        limited_by: What limits the rate.
+        power_w: Power of all devices at that rate. [W]
+        balanced_j: Joules a question if every device were busy. [J]
     """
-    count = len(asked)
+
+    rate: float
+    rates: tuple[float, ...]
+    batch: float
+    limited_by: str
+    power_w: float
+    balanced_j: float
+
+
+def _full_load(
+    scenario: Scenario, works: Sequence[tuple[Plan, Work]], asked: Sequence[LoneQuestion]
+) -> _FullLoad:
+    """On devices of their own the slowest deployment sets the rate; colocated ones take turns."""
     limit = in_flight_limit(scenario.model_copy(update={"arrivals": None}))
-    found = []
+    lone_s = sum(each.makespan_s for each in asked)
+    found: list[Saturated] = []
     for plan, work in works:
-        per_engine = limit / plan.engines
-        seconds = sum(each.makespan_s for each in asked)
-        batch = per_engine * work.decoded / work.steps * work.busy_s / seconds if work.steps else 0
-        found.append((plan, saturated(plan, work, count, batch if limit < math.inf else math.inf)))
-    rates = [plan.engines * each.questions_per_s for plan, each in found]
-    lone = limit / _mean([each.makespan_s for each in asked])
-    if scenario.scorer_placement == "colocated" and len(found) > 1:
+        batch = math.inf
+        if limit < math.inf and work.steps:
+            decoders = work.decoded / work.steps * work.busy_s / lone_s
+            batch = limit / plan.engines * decoders
+        found.append(saturated(plan, work, len(asked), batch))
+    rates = tuple(
+        plan.engines * each.questions_per_s for (plan, _), each in zip(works, found, strict=True)
+    )
+    colocated = scenario.scorer_placement == "colocated" and len(found) > 1
+    if colocated:
         rate, limited_by = 1 / sum(1 / each for each in rates), "shared devices"
     else:
         slowest = rates.index(min(rates))
         rate = rates[slowest]
-        limited_by = found[slowest][1].limited_by if slowest == 0 else found[slowest][0].name
-    if lone < rate:
-        rate, limited_by = lone, "questions in flight"
-    power_w = 0.0
-    for (plan, each), own in zip(found, rates, strict=True):
-        busy = min(1.0, rate / own)
-        shared = scenario.scorer_placement == "colocated" and plan.name == "scorer"
-        idle = 0.0 if shared else (1 - busy) * plan.cost.idle_w
-        power_w += plan.engines * (busy * each.power_w + idle)
-    return Saturated(rate, found[0][1].batch, limited_by, power_w), rates
+        limited_by = works[slowest][0].name if slowest else found[0].limited_by
+    in_flight = limit * len(asked) / lone_s
+    if in_flight < rate:
+        rate, limited_by = in_flight, "questions in flight"
+    shares = [rate / own for own in rates]
+    power_w = balanced_j = 0.0
+    for (plan, _), each, own, share in zip(works, found, rates, shares, strict=True):
+        balanced_j += plan.engines * each.power_w / own
+        power_w += plan.engines * share * each.power_w
+        if not (colocated and plan.name == "scorer"):
+            busy = sum(shares) if colocated else share
+            power_w += plan.engines * (1 - min(1.0, busy)) * _idle_w(plan)
+    return _FullLoad(rate, rates, found[0].batch, limited_by, power_w, balanced_j)
 
 
-def _standing(scenario: Scenario, plans: Sequence[Plan]) -> Sequence[Plan]:
-    """Deployments with devices of their own."""
-    return plans[:1] if scenario.scorer_placement == "colocated" else plans
+def _idle_w(plan: Plan) -> float:
+    """Power of the devices of one engine that runs nothing. [W]"""
+    return plan.cost.idle_w * plan.deployment.pipeline_parallel
 
 
 def _ranks(plan: Plan) -> int:
     return plan.deployment.tensor_parallel * plan.deployment.pipeline_parallel
-
-
-def flops_of(plan: Plan, work: Work) -> float:
-    """FLOPs of all devices: 2 for each weight and token, and attention over contexts. [FLOP]"""
-    operators = plan.cost.operators
-    tokens = work.decoded + work.prefilled
-    per_token = operators.by_tokens(1)[2] * tokens
-    head = operators.by_samples(1)[1] * (work.decoded + work.prefills)
-    _, context = operators.context_token()
-    return plan.deployment.tensor_parallel * (per_token + head + context * (work.read + work.pairs))
-
-
-def bytes_of(plan: Plan, work: Work) -> float:
-    """Bytes of all devices: weights once a step (experts as touched), KV as it is read. [B]"""
-    deployment = plan.deployment
-    weights = plan.model.weight_bytes(deployment.tensor_parallel, 1, deployment.data_parallel)
-    kv = plan.model.kv_bytes_per_token(deployment.tensor_parallel)
-    decoders = work.decoded / work.steps if work.steps else 0.0
-    weights -= round(_untouched_bytes(plan, max(1.0, decoders)))
-    moved = work.steps * weights + kv * (work.read + work.prefilled)
-    return deployment.tensor_parallel * moved
-
-
-def _untouched_bytes(plan: Plan, tokens: float) -> float:
-    """Expert weights on a device that a step of so many tokens does not read, on average. [B]"""
-    experts = plan.model.experts(plan.deployment.tensor_parallel)
-    if experts is None:
-        return 0.0
-    share = (1 - experts.top_k / experts.experts) ** tokens
-    return float(share * experts.layers * experts.experts * experts.bytes_per_expert)
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

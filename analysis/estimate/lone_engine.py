@@ -32,7 +32,7 @@ class Work:
         continued: Prompt tokens found cached because a finished call had written them. [tokens]
         kv: KV held, what calls share counted once, summed over decode steps. [tokens]
         kv_peak: Most of it at a time. [tokens]
-        decode_s: Seconds in decode steps without a prompt. [s]
+        experts: Routed experts read in each layer, summed over steps.
         joules: Energy of all steps. [J]
     """
 
@@ -47,8 +47,17 @@ class Work:
     continued: int = 0
     kv: float = 0.0
     kv_peak: float = 0.0
-    decode_s: float = 0.0
+    experts: float = 0.0
     joules: float = 0.0
+
+
+def drafting(plan: Plan) -> tuple[int, float]:
+    """(draft tokens a decoder verifies in a step, tokens that a step brings it on average)."""
+    speculative = plan.deployment.engine.speculative_config
+    if speculative is None:
+        return 0, 1.0
+    rate, drafts = speculative.acceptance_rate, speculative.num_speculative_tokens
+    return drafts, math.fsum(rate**place for place in range(drafts + 1))  # Leviathan et al., eq. 1
 
 
 @dataclass
@@ -93,13 +102,7 @@ class LoneEngine:
         self._decoders: list[_Job] = []
         self._known: dict[int, int] = {}
         self._written: set[int] = set()
-        speculative = self.plan.deployment.engine.speculative_config
-        self._drafts = 0
-        self._tokens_per_step = 1.0
-        if speculative is not None:
-            rate, self._drafts = speculative.acceptance_rate, speculative.num_speculative_tokens
-            powers = [rate**place for place in range(self._drafts + 1)]
-            self._tokens_per_step = math.fsum(powers)  # Leviathan et al. 2023, eq. 1
+        self._drafts, self._tokens_per_step = drafting(self.plan)
 
     def forget(self) -> None:
         """Be as new: no text is known, the clock is at 0; what was done stays in `work`."""
@@ -165,7 +168,7 @@ class LoneEngine:
                 self.work.prefills += 1
         context = sum(job.context for job in decoders)
         row = self.plan.cost.row(len(decoders), 0, prefills, self._drafts * len(decoders))
-        self._count(row, 1, context, len(decoders))
+        self._count(row, 1, context, len(decoders), sum(each.tokens for each in prefills))
         self.work.prefill_steps += 1
         for job in begun:
             self._prompts.remove(job)
@@ -187,7 +190,6 @@ class LoneEngine:
         elif until_s < math.inf:
             steps = self._steps_until(row, steps, context, until_s)
         self._count(row, steps, context, len(decoders))
-        self.work.decode_s += self._last_s
         return self._made(decoders, steps)
 
     def _steps_until(self, row: StepRow, most: int, context: int, until_s: float) -> int:
@@ -202,14 +204,20 @@ class LoneEngine:
                 low = middle + 1
         return low
 
-    def _count(self, row: StepRow, steps: int, context: int, decoders: int) -> None:
+    def _count(
+        self, row: StepRow, steps: int, context: int, decoders: int, prompts: int = 0
+    ) -> None:
         """Book steps: seconds, joules, what decoders read and what KV is held."""
         work = self.work
         growth = round(decoders * self._tokens_per_step)
-        self._last_s = seconds(row.durations(steps, context, growth))
-        self.now_s += self._last_s
+        took_s = seconds(row.durations(steps, context, growth))
+        self.now_s += took_s
         work.steps += steps
-        work.busy_s += self._last_s
+        work.busy_s += took_s
+        routed = self.plan.model.feed_forward.routed
+        if routed is not None:
+            tokens = (decoders * (1 + self._drafts) + prompts) * self.plan.deployment.data_parallel
+            work.experts += steps * routed.touched(tokens)
         first = context
         for count, fixed, slope in row.energies(steps, context, growth):
             contexts = count * first + growth * count * (count - 1) // 2

@@ -32,12 +32,16 @@ class LoneQuestion:
         output_tokens: Tokens written by all calls, cancelled ones included. [tokens]
         calls: Calls sent to an engine.
         waiting_s: Longest chain of waits for tools is in the makespan; here their sum. [s]
+        steps: Steps of the generator's engine.
+        other_s: Part of the makespan in which the generator's engine ran nothing. [s]
     """
 
     makespan_s: float
     output_tokens: int
     calls: int
     waiting_s: float
+    steps: int
+    other_s: float
 
 
 class LoneCaller:
@@ -152,6 +156,8 @@ def ask_alone(
     """
     for engine in engines.values():
         engine.forget()
+    work = engines["generator"].work
+    steps, busy_s = work.steps, work.busy_s
     prompt = Context.root(question.prompt_tokens)
     asked = Asked(question, scenario.seed, prompt, scenario.dprime, scenario.resample)
     caller = LoneCaller(engines, front_end_of(scenario, engines["generator"].plan), asked)
@@ -167,7 +173,14 @@ def ask_alone(
     finished = [each for each in caller.calls if each.state == "finished"]
     written = sum(call.tokens for call in finished if call.kind == "generate")
     written += caller.cancelled_tokens
-    return LoneQuestion(caller.now_s, written, len(caller.calls), caller.waiting_s)
+    return LoneQuestion(
+        caller.now_s,
+        written,
+        len(caller.calls),
+        caller.waiting_s,
+        work.steps - steps,
+        max(0.0, caller.now_s - (work.busy_s - busy_s)),
+    )
 
 
 def front_end_of(scenario: Scenario, generator: Plan) -> FrontEnd:

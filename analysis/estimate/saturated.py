@@ -6,9 +6,10 @@ questions per second of one engine are
 
     B / (D · t),   t = (1 - x)·t(B) + x·t(B with one prompt of F/p tokens),  x = p·B/D
 
-(with more than one prompt a step, that many in each). `B` is the least of `max_num_seqs`, KV over
-the mean KV of a decoder (what siblings share counted once), and what the questions in flight can
-fill.
+(with more than one prompt a step, that many in each). In a pipeline of `s` stages `s` batches
+share the sequences; with drafts a step brings more than one token. `B` is the least of
+`max_num_seqs`, KV over the mean KV of a decoder (what siblings share counted once), and what the
+questions in flight can fill.
 
 Where KV is the limit, vLLM admits too much and preempts: a share of the output tokens is computed
 again, and what calls had written is no longer cached when a later call of the question continues
@@ -18,7 +19,7 @@ it. Both are prompts more.
 import math
 from dataclasses import dataclass, replace
 
-from ttcsim.analysis.estimate.lone_engine import Work
+from ttcsim.analysis.estimate.lone_engine import Work, drafting
 from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.step_cost import Prefill
 from ttcsim.simulator.step_row import joules, seconds
@@ -71,10 +72,32 @@ def saturated(plan: Plan, work: Work, questions: int, in_flight_batch: float) ->
     batch = max(1.0, limits[limited_by])
     if limited_by == "KV":
         work = _preempted(work, kv)
-    prompts = work.prefills * batch / work.decoded
-    step_s, step_j = _step(plan, work, batch, prompts)
-    rate = batch / (work.decoded / questions * step_s)
-    return Saturated(rate, batch, limited_by, step_j / step_s)
+    stages = plan.deployment.pipeline_parallel
+    drafts, accepted = drafting(plan)
+    steps = work.decoded / questions / accepted
+    prompts = work.prefills / questions * batch / stages / steps
+    step_s, step_j = _step(plan, work, batch / stages, prompts, drafts)
+    rate = batch / (steps * step_s)
+    return Saturated(rate, batch, limited_by, stages * step_j / step_s)
+
+
+def loads(plan: Plan, work: Work, questions: int, most: float) -> list[tuple[float, float]]:
+    """(questions per second, seconds of a step) of one engine from a lone decoder to a full batch.
+
+    With questions arriving at a rate, so many decoders are in the batch as that rate keeps there:
+    rate = B / (D·t(B)), in the mean.
+    """
+    drafts, accepted = drafting(plan)
+    stages = plan.deployment.pipeline_parallel
+    steps = work.decoded / questions / accepted
+    found = []
+    points = 16
+    for place in range(points + 1):
+        batch = max(1.0, most ** (place / points))
+        prompts = work.prefills / questions * batch / stages / steps
+        step_s, _ = _step(plan, work, batch / stages, prompts, drafts)
+        found.append((batch / (steps * step_s), step_s))
+    return found
 
 
 def _preempted(work: Work, kv: float) -> Work:
@@ -84,7 +107,7 @@ def _preempted(work: Work, kv: float) -> Work:
     return replace(work, prefilled=work.prefilled + round(again), prefills=prefills)
 
 
-def _step(plan: Plan, work: Work, batch: float, prompts: float) -> tuple[float, float]:
+def _step(plan: Plan, work: Work, batch: float, prompts: float, drafts: int) -> tuple[float, float]:
     """(seconds, joules) of the mean step, between whole batches and whole numbers of prompts."""
     total_s = total_j = 0.0
     context = work.read / work.decoded
@@ -93,7 +116,7 @@ def _step(plan: Plan, work: Work, batch: float, prompts: float) -> tuple[float, 
     chunk = Prefill(max(1, tokens), max(0, round(prior)), True)
     for decoders, share in _between(batch):
         for count, part in _between(prompts):
-            row = plan.cost.row(max(1, decoders), 0, [chunk] * count)
+            row = plan.cost.row(max(1, decoders), 0, [chunk] * count, drafts * max(1, decoders))
             summed = round(decoders * context)
             _, fixed, slope = row.energies(1, summed, 0)[0]
             total_s += share * part * seconds(row.duration_at(summed))

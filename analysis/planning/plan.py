@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from ttcsim.analysis.planning.accuracy import expected_accuracy
 from ttcsim.analysis.planning.search import CONFIDENCE, Objective, Option, Search
+from ttcsim.analysis.planning.serve import serve_commands
 from ttcsim.analysis.planning.slo import Slo, parse_slos
 from ttcsim.analysis.planning.space import Candidate, candidates, expand_strategy
 from ttcsim.analysis.planning.trials import Screened, workers
 from ttcsim.errors import InputError, unknown_name
 from ttcsim.hwprofiles.catalogue import load_profile
 from ttcsim.simulator.model_catalogue import load_model
+from ttcsim.simulator.scenario import Scenario
 from ttcsim.simulator.simulate import questions_of
 from ttcsim.workloads.strategy import Strategy
 from ttcsim.workloads.trace import Trace
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
 RUNNERS_UP = 2
 """Plans beside the winner that are looked for, up to this much dearer."""
-DEARER = 1.25
+DEARER = 1.1
+
+PATIENCE = 3
+"""Failures of a candidate after which it is asked whether any number of replicas is enough."""
 
 Progress = Callable[[str], None]
 
@@ -41,6 +46,7 @@ class PlanResult:
         minimise: What the cost is: usd (per hour) or joules (per question).
         seeds: Seeds that confirmed the winner.
         simulations: Simulations that it took.
+        scenario: The winner as a scenario, to simulate or to vary; None if there is none.
     """
 
     winner: Option | None
@@ -51,6 +57,7 @@ class PlanResult:
     minimise: Objective
     seeds: int
     simulations: int
+    scenario: Scenario | None
 
     @property
     def binding(self) -> str | None:
@@ -66,8 +73,8 @@ class PlanResult:
 
     @property
     def commands(self) -> list[str]:
-        """`vllm serve` commands of the winner, one a deployment."""
-        return [] if self.winner is None else serve_commands(self.winner)
+        """`vllm serve` commands that start one replica of each deployment of the winner."""
+        return [] if self.scenario is None else serve_commands(self.scenario)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -137,7 +144,7 @@ def plan(
     max_num_batched_tokens: Sequence[int | None] = (None,),
     enable_prefix_caching: Sequence[bool | None] = (None,),
     minimise: Objective = "usd",
-    seeds: int = 8,
+    seeds: int = 4,
     max_replicas: int = 64,
     scenario: Mapping[str, Any] | None = None,
     jobs: int | None = None,
@@ -152,7 +159,8 @@ def plan(
         question_rate: Questions per second (Poisson). [1/s]
         deadline_s: Instead: time in which all questions, asked at once, must be answered. [s]
         trace: Name of a trace, or one; default: the scenario's, or that of scenarios.
-        questions: How many are asked in each simulation; default: all of the trace.
+        questions: How many are asked in each simulation; default: all of the trace, and with a rate
+            as many as arrive in seven mean makespans of a lone question.
         tensor_parallel, pipeline_parallel, weight_dtype, kv_cache_dtype: Ways to serve the model.
         max_num_seqs, max_num_batched_tokens, enable_prefix_caching: Engine settings.
         minimise: usd per hour, or joules per question.
@@ -167,14 +175,18 @@ def plan(
         InputError: If an argument is not valid.
     """
     slos = _slos(slo, deadline_s)
-    if (question_rate is None) == (deadline_s is None):
-        raise InputError("plan needs either a question rate or a deadline for a batch")
+    if question_rate is None and deadline_s is None:
+        raise InputError("plan needs a load: a question rate, or a deadline for a batch")
+    if question_rate is not None and deadline_s is not None:
+        raise InputError("a question rate and a deadline for a batch exclude each other")
     if question_rate is not None and not 0 < question_rate < math.inf:
         raise InputError(f"question_rate: must be above 0 (found {question_rate:g})")
     if minimise not in ("usd", "joules"):
         raise unknown_name("minimise", minimise, ("usd", "joules"))
-    if seeds < 2:
-        raise InputError(f"seeds: at least 2 are needed to know their spread (found {seeds})")
+    if seeds < 3:
+        raise InputError(f"seeds: at least 3 are needed to know their spread (found {seeds})")
+    if max_replicas < 1:
+        raise InputError(f"max_replicas: must be at least 1 (found {max_replicas})")
     chosen = _strategies(strategies)
     choices: dict[str, Sequence[Any]] = {
         "model": models,
@@ -188,6 +200,8 @@ def plan(
         "enable_prefix_caching": enable_prefix_caching,
     }
     for name, values in choices.items():
+        if isinstance(values, str):
+            raise InputError(f"{name}: expected a list, found '{values}'")
         if not values:
             raise InputError(f"{name}: nothing to choose from")
     for model in models:
@@ -217,11 +231,13 @@ def plan(
     }
     with workers(base, asked, jobs) as pool:
         screened = pool.screen(everything, lambda done, of: say(f"estimates: {done} of {of}"))
-        search = Search(slos, rate, minimise, seeds, max_replicas, pool, say)
-        return _searched(search, everything, screened, accuracies)
+        least = count if question_rate is not None and first.questions is None else None
+        search = Search(slos, rate, least, minimise, seeds, max_replicas, pool, say)
+        return _searched(search, everything, screened, accuracies, base)
 
 
 def _slos(texts: Sequence[str | Slo], deadline_s: float | None) -> tuple[Slo, ...]:
+    texts = [texts] if isinstance(texts, str) else texts
     slos = tuple(each for each in texts if isinstance(each, Slo))
     slos += parse_slos([each for each in texts if isinstance(each, str)])
     if deadline_s is not None:
@@ -235,7 +251,7 @@ def _slos(texts: Sequence[str | Slo], deadline_s: float | None) -> tuple[Slo, ..
 
 def _strategies(given: Sequence[Strategy | str]) -> list[Strategy]:
     found: list[Strategy] = []
-    for each in given:
+    for each in [given] if isinstance(given, str) else given:
         found += expand_strategy(each) if isinstance(each, str) else [each]
     if not found:
         raise InputError("strategies: nothing to choose from")
@@ -247,6 +263,7 @@ def _searched(
     everything: Sequence[Candidate],
     screened: Sequence[Screened],
     accuracies: Mapping[str, float | None],
+    base: Mapping[str, Any],
 ) -> PlanResult:
     options: list[Option] = []
     heap: list[tuple[float, int]] = []
@@ -264,40 +281,53 @@ def _searched(
         heappush(heap, (search.least_cost(found), place))
     meets: list[Option] = []
     settled: dict[int, Option] = {}
-    failed: dict[int, int] = {}
+    failures: dict[int, int] = {}
+    bounds: dict[int, tuple[int, int]] = {}  # most replicas known to be too few, most to be tried
     while heap and not _enough(meets, heap[0][0]):
         _, place = heappop(heap)
         candidate, found = everything[place], screened[place]
         if place in settled:
             meets.append(settled.pop(place))
             continue
-        too_few = failed.get(place, search.fewest(found)[0] - 1)
-        step = max(1, too_few // 8) if place in failed else 1
-        replicas = min(too_few + step, search.most(found))
+        first = place not in bounds
+        failures[place] = failures.get(place, -1) + 1
+        too_few, most = bounds.get(place, (search.fewest(found)[0] - 1, search.most(found)))
+        replicas = min(too_few + max(1, 0 if first else too_few // 8), most)
         option = search.tried(candidate, found, replicas)
         if option.status == "meets":
             settled[place] = search.least(candidate, found, too_few, replicas)
             heappush(heap, (settled[place].cost, place))
             continue
-        miss = option if replicas >= search.most(found) else None
-        if miss is None and place not in failed:
-            miss = search.hopeless(candidate, found)
-        if miss is not None:
-            options.append(miss)
+        lost = failures[place] == PATIENCE and search.slow(option)
+        miss = search.hopeless(candidate, found) if lost else None
+        if search.dear(option):
+            most = replicas - 1
+        else:
+            too_few = replicas
+        if miss is not None or too_few >= most:
+            options.append(miss or option)
             continue
-        failed[place] = replicas
-        heappush(heap, (search.cost_of(found, replicas + 1), place))
-    meets += [settled[place] for place in sorted(settled)]
+        bounds[place] = too_few, most
+        heappush(heap, (search.cost_of(found, too_few + 1), place))
+    best = min((each.cost for each in meets), default=math.inf)
+    for place in sorted(settled, key=lambda each: settled[each].cost):
+        if len(meets) <= RUNNERS_UP and settled[place].cost <= DEARER * best:
+            meets.append(settled[place])
+        else:
+            options.append(replace(settled[place], status="dearer", reason="meets them, too"))
     for least, place in heap:
         if place not in settled:
             words = f"costs at least {_cost(search, least)}"
-            replicas = failed.get(place, search.fewest(screened[place])[0] - 1) + 1
+            fewest = search.fewest(screened[place])[0]
+            replicas = bounds[place][0] + 1 if place in bounds else fewest
             options.append(Option(everything[place], "dearer", words, replicas, cost=least))
     options += meets
-    meets.sort(key=lambda each: each.cost)
+    meets.sort(key=lambda each: (each.cost, each.summary["energy_per_question_j"]))
     winner = meets[0] if meets else None
     neighbours: list[tuple[str, Option]] = []
+    scenario = None
     if winner is not None:
+        scenario = winner.candidate.scenario(dict(base), winner.replicas, max(1, winner.scorers))
         neighbours = _neighbours(
             search, winner, options, dict(zip(everything, screened, strict=True))
         )
@@ -305,7 +335,7 @@ def _searched(
     options.sort(key=lambda each: (rank[each.status], each.cost))
     return PlanResult(
         winner, tuple(meets[1:]), tuple(options), tuple(neighbours), tuple(search.slos),
-        search.minimise, search.seeds, search.simulations,
+        search.minimise, search.seeds, search.simulations, scenario,
     )  # fmt: skip
 
 
@@ -329,31 +359,14 @@ def _neighbours(
     """What became of candidates that differ in one thing, and of the winner with a replica less."""
     found: list[tuple[str, Option]] = []
     own = screened[winner.candidate]
-    if winner.replicas > 1:
+    if winner.replicas > search.fewest(own)[0]:
         fewer = search.tried(winner.candidate, own, winner.replicas - 1)
+        found.append(("a replica less", fewer))
+    elif winner.replicas > 1:
+        reason = "less than the full rate needs: work would pile up"
+        fewer = Option(winner.candidate, "ruled out", reason, winner.replicas - 1)
         found.append(("a replica less", fewer))
     by_candidate = {each.candidate: each for each in options}
     others = [each for each in by_candidate if each != winner.candidate]
     found += [(what, by_candidate[each]) for what, each in winner.candidate.neighbours(others)]
     return found
-
-
-# -- how to start it -------------------------------------------------------------------------------
-
-
-def serve_commands(option: Option) -> list[str]:
-    """Commands that start one replica of each deployment of an option with vLLM."""
-    values = option.candidate.values
-    flags = {
-        "--tensor-parallel-size": values["tensor_parallel"],
-        "--pipeline-parallel-size": values["pipeline_parallel"],
-        "--quantization": values["weight_dtype"],
-        "--kv-cache-dtype": values["kv_cache_dtype"],
-        "--max-num-seqs": values["max_num_seqs"],
-        "--max-num-batched-tokens": values["max_num_batched_tokens"],
-    }
-    words = [f"vllm serve {load_model(values['model']).name}"]
-    words += [f"{flag} {value}" for flag, value in flags.items() if value not in (None, 1)]
-    if values["enable_prefix_caching"] is False:
-        words.append("--no-enable-prefix-caching")
-    return [" ".join(words)]

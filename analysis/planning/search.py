@@ -20,6 +20,15 @@ SLACK: Final = 0.05
 """By how much an estimate may be wrong: a rate is taken as this much higher, a makespan of a lone
 question as this much shorter, before anything is ruled out."""
 
+SHARES: Final = {"makespan_mean": None, "makespan_p50": 0.5, "makespan_p95": 0.95}
+"""Percentile of each objective on makespans that an estimate knows."""
+LOAD_SLACK: Final = 0.1
+"""By how much an estimate of makespans under load may be too long."""
+STEADY: Final = 7.0
+"""Makespans of a lone question for which questions arrive in a run: engines fill in a few."""
+MOST_QUESTIONS: Final = 5000
+"""Most questions of a run, for want of time."""
+
 TOGETHER: Final = 2
 """Seeds that are run before it is asked whether one has missed already."""
 
@@ -68,6 +77,7 @@ class Search:
     Attributes:
         slos: What must hold.
         rate: Questions per second that arrive; for a batch, those it needs. [1/s]
+        questions: Least questions of a run; None if each is to have just those of the scenario.
         minimise: usd (per hour) or joules (per question).
         seeds: Seeds of a confirmation.
         max_replicas: Most replicas.
@@ -78,6 +88,7 @@ class Search:
 
     slos: Sequence[Slo]
     rate: float
+    questions: int | None
     minimise: Objective
     seeds: int
     max_replicas: int
@@ -97,8 +108,16 @@ class Search:
         for slo in self.slos:
             value = self._at_best(slo, screened, accuracy)
             if value is not None and slo.excess(value) > 0:
-                what = "expected" if slo.at_least else "a question alone has at least"
+                what = "a question alone takes at least"
+                if slo.at_least or slo.grows:
+                    what = "expected" if slo.at_least else "with every device busy"
                 return f"{slo}: {what} {slo.shown(value)}", slo.name, slo.excess(value)
+        found = screened.estimate
+        if found.limited_by == "questions in flight":
+            most = found.saturated_questions_per_s * (1 + SLACK)
+            if most < self.rate:
+                reason = f"the strategy's questions in flight allow {most:.3g} questions/s"
+                return reason, "", math.inf
         return None
 
     def _at_best(self, slo: Slo, screened: Screened, accuracy: float | None) -> float | None:
@@ -111,8 +130,8 @@ class Search:
             "makespan_mean": found.makespan_s,
             "makespan_p50": found.makespan_p50_s,
             "makespan_p95": found.makespan_p95_s,
-            "energy": found.saturated_energy_j,
-            "cost": found.saturated_cost_usd,
+            "energy": found.balanced_energy_j,
+            "cost": found.balanced_cost_usd,
         }
         value = alone.get(slo.name)
         return None if value is None else value * (1 - SLACK)
@@ -121,15 +140,32 @@ class Search:
         """(replicas, scorers) without which work would pile up."""
         found = screened.estimate
         assert found is not None
-        replicas = math.ceil(self.rate / (found.generator_rate * (1 + SLACK)))
+        own = found.generator_rate
+        if found.limited_by == "shared devices":
+            own = found.saturated_questions_per_s
+        replicas = max(1, math.ceil(self.rate / (own * (1 + SLACK))))
+        while replicas < self.max_replicas and self._too_slow(screened, replicas):
+            replicas += 1
         scorers = math.ceil(self.rate / (found.scorer_rate * (1 - SLACK)))
         return max(1, replicas), max(1, scorers)
+
+    def _too_slow(self, screened: Screened, replicas: int) -> bool:
+        """Whether makespans are too long in the mean load, with room for what that leaves out."""
+        load = screened.load
+        if load is None or any(slo.name == "deadline" for slo in self.slos):
+            return False
+        for slo in self.slos:
+            if slo.name in SHARES:
+                mean_s = load.makespan_s(self.rate / replicas / (1 + SLACK), SHARES[slo.name])
+                if slo.excess(mean_s * (1 - LOAD_SLACK)) > 0:
+                    return True
+        return False
 
     def least_cost(self, screened: Screened) -> float:
         """What a candidate costs at least."""
         assert screened.estimate is not None
         if self.minimise == "joules":
-            return screened.estimate.saturated_energy_j * (1 - SLACK)
+            return screened.estimate.balanced_energy_j * (1 - SLACK)
         return self._usd_per_hour(screened, *self.fewest(screened))
 
     def _usd_per_hour(self, screened: Screened, replicas: int, scorers: int) -> float:
@@ -139,9 +175,17 @@ class Search:
     # -- with simulations --------------------------------------------------------------------------
 
     def hopeless(self, candidate: Candidate, screened: Screened) -> Option | None:
-        """The candidate with as many replicas as make sense, if even these miss with one seed."""
+        """The candidate with as many replicas as make sense, if even these are too slow."""
         found = self.tried(candidate, screened, self.most(screened), seeds=1)
-        return None if found.status == "meets" else found
+        return found if self.slow(found) else None
+
+    def slow(self, option: Option) -> bool:
+        """Whether an objective is missed that more replicas could help."""
+        return any(slo.excess(option.bounds[slo.name]) > 0 for slo in self.slos if not slo.grows)
+
+    def dear(self, option: Option) -> bool:
+        """Whether an objective is missed that more replicas only make worse."""
+        return any(slo.excess(option.bounds[slo.name]) > 0 for slo in self.slos if slo.grows)
 
     def least(self, candidate: Candidate, screened: Screened, failed: int, enough: int) -> Option:
         """The fewest replicas that are enough, by bisection. More are taken to be no worse."""
@@ -154,19 +198,22 @@ class Search:
         return self.tried(candidate, screened, enough)
 
     def most(self, screened: Screened) -> int:
-        """Replicas beyond which more cannot help: then questions seldom share one."""
-        return max(self.fewest(screened)[0], min(self.max_replicas, self._lonely(screened)))
+        """Replicas beyond which more cannot help: hardly ever are so many questions in flight.
+
+        By Little, rate x makespan are, give or take four standard deviations of a Poisson variable.
+        """
+        assert screened.estimate is not None
+        in_flight = self.rate * screened.estimate.makespan_s
+        enough = math.ceil(in_flight + 4 * math.sqrt(in_flight)) + 1
+        if any(slo.name == "deadline" for slo in self.slos):
+            enough = self.max_replicas  # all questions come at once
+        return max(self.fewest(screened)[0], min(self.max_replicas, enough))
 
     def cost_of(self, screened: Screened, replicas: int) -> float:
         """What a candidate with so many replicas costs at least."""
         if self.minimise == "joules":
             return self.least_cost(screened)
         return self._usd_per_hour(screened, replicas, self.fewest(screened)[1])
-
-    def _lonely(self, screened: Screened) -> int:
-        """Replicas with which questions seldom share one: one question each, by Little."""
-        assert screened.estimate is not None
-        return math.ceil(self.rate * screened.estimate.makespan_s)
 
     def tried(
         self, candidate: Candidate, screened: Screened, replicas: int, seeds: int | None = None
@@ -181,10 +228,23 @@ class Search:
             )
             self.progress(f"simulations: {self.simulations}; {shown}, {replicas} replicas")
             last = min(len(found) + TOGETHER, wanted)
-            more = self.workers.run(candidate, replicas, scorers, range(len(found), last))
+            seeds_now = range(len(found), last)
+            asked = self._questions(screened)
+            more = self.workers.run(candidate, replicas, scorers, seeds_now, asked)
+            for summary in more if self.questions is not None else ():
+                usd = self._usd_per_hour(screened, replicas, scorers)
+                summary["cost_per_question_usd"] = usd / 3600 / self.rate  # no ramp, no drain
             self.simulations += len(more)
             found += more
         return self._option(candidate, screened, replicas, scorers, found[:wanted], wanted)
+
+    def _questions(self, screened: Screened) -> int | None:
+        """Questions of a run: they arrive for several makespans, so that the engines fill."""
+        if self.questions is None:
+            return None
+        assert screened.estimate is not None
+        steady = math.ceil(STEADY * self.rate * screened.estimate.makespan_s)
+        return max(self.questions, min(steady, MOST_QUESTIONS))
 
     def _missed(self, summary: Summary) -> bool:
         return any(slo.excess(slo.value(summary)) > 0 for slo in self.slos)

@@ -24,7 +24,7 @@ KEYS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Key of the summary and unit of each objective."""
 
-_SECONDS: Final = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+SECONDS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _TEXT = re.compile(r"(?P<name>\w+):(?P<number>[-+.\deE]+?)(?P<unit>[a-zA-Z]*)")
 
 
@@ -44,6 +44,11 @@ class Slo:
     def key(self) -> str:
         """Name in the summary."""
         return KEYS[self.name][0]
+
+    @property
+    def grows(self) -> bool:
+        """Whether replicas make it worse: what idle devices cost. Times only get better."""
+        return self.name in ("energy", "cost")
 
     @property
     def at_least(self) -> bool:
@@ -86,6 +91,8 @@ def parse_slo(text: str) -> Slo:
     if match is None:
         raise InputError(f"--slo {text}: expected NAME:LIMIT, such as makespan_p95:60s")
     name, unit = match["name"], match["unit"]
+    if name == "deadline":
+        raise InputError(f"--slo {text}: give it as --deadline, instead of a question rate")
     if name not in KEYS:
         raise unknown_name("--slo", name, KEYS)
     try:
@@ -94,9 +101,9 @@ def parse_slo(text: str) -> Slo:
         raise InputError(f"--slo {text}: {match['number']} is not a number") from None
     own = KEYS[name][1]
     if own in ("s", "ms"):
-        if unit and unit not in _SECONDS:
-            raise unknown_name(f"--slo {text}: unit", unit, _SECONDS)
-        number *= _SECONDS[unit or own] / _SECONDS[own]
+        if unit and unit not in SECONDS:
+            raise unknown_name(f"--slo {text}: unit", unit, SECONDS)
+        number *= SECONDS[unit or own] / SECONDS[own]
     elif unit and unit.lower() != own.lower():
         raise InputError(f"--slo {text}: the unit of {name} is {own or 'a share'}")
     if number <= 0 or (name == "accuracy" and number > 1):

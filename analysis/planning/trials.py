@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ttcsim.analysis.estimate.estimate import Estimate, estimate
+from ttcsim.analysis.estimate.estimate import Estimate, UnderLoad, estimate, under_load
 from ttcsim.analysis.planning.space import Candidate, Fields
 from ttcsim.errors import InputError
 from ttcsim.simulator.plans import plans_of
@@ -28,13 +28,15 @@ class Screened:
         estimate: Of one replica; None if it cannot stand.
         reason: Why it cannot.
         usd_per_hour: Of one replica, and of one scorer. [USD/h]
-        scorer_rate: Questions per second of one scorer; infinity without one. [1/s]
+        devices: The same.
+        load: How makespans grow with the load of a replica.
     """
 
     estimate: Estimate | None
     reason: str = ""
     usd_per_hour: tuple[float, float] = (0.0, 0.0)
     devices: tuple[int, int] = (0, 0)
+    load: UnderLoad | None = None
 
 
 _trace: Trace | None = None
@@ -51,13 +53,14 @@ def screen(candidate: Candidate, base: Fields) -> Screened:
         scenario = candidate.scenario(base, 1)
         plans = plans_of(scenario)
         found = estimate(scenario, trace=_trace, questions=ESTIMATED_QUESTIONS).rows[0]
+        load = under_load(scenario, trace=_trace, questions=ESTIMATED_QUESTIONS)
     except InputError as error:
         return Screened(None, str(error))
     own = [plan for plan in plans if plan.name == "scorer" and not _shares(base)]
     scorer = own[0] if own else None
     prices = (plans[0].usd_per_hour, scorer.usd_per_hour if scorer else 0.0)
     devices = (plans[0].devices, scorer.devices if scorer else 0)
-    return Screened(found, "", prices, devices)
+    return Screened(found, "", prices, devices, load)
 
 
 def _shares(base: Fields) -> bool:
@@ -91,10 +94,16 @@ class Workers:
         return found
 
     def run(
-        self, candidate: Candidate, replicas: int, scorers: int, seeds: Sequence[int]
+        self,
+        candidate: Candidate,
+        replicas: int,
+        scorers: int,
+        seeds: Sequence[int],
+        questions: int | None,
     ) -> list[Summary]:
-        """Simulate a candidate with several seeds."""
-        return list(self._map(_Run(candidate, self._base, replicas, scorers), seeds))
+        """Simulate a candidate with several seeds and so many questions; None: all of the trace."""
+        base = self._base if questions is None else self._base | {"questions": questions}
+        return list(self._map(_Run(candidate, base, replicas, scorers), seeds))
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         if self._pool is None or len(items) < 2:

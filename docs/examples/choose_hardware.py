@@ -24,7 +24,8 @@ print(f"within {BUDGET_J} J a question at 0.2 questions/s, most accurate first:"
 affordable = [row for row in rows if row[0]["energy_per_question_j"] <= BUDGET_J]
 for summary, device, size, full in sorted(affordable, key=lambda row: -row[0]["accuracy_expected"]):
     print(
-        f"  {size} x {device:8}  {summary['strategy']:20} accuracy {summary['accuracy_expected']:.3f}"
+        f"  {size} x {device:8}  {summary['strategy']:20}"
+        f" accuracy {summary['accuracy_expected']:.3f}"
         f"  {summary['energy_per_question_j']:5.0f} J  p95 {summary['makespan_p95_s']:4.0f} s"
         f"  (full load: {full.saturated_energy_j:5.0f} J)"
     )

@@ -28,6 +28,8 @@ HEADS = {
     "saturated_batch": ("full load, batch", ""),
     "saturated_energy_j": ("full load, energy", "J"),
     "saturated_cost_usd": ("full load, cost", "$"),
+    "balanced_energy_j": ("all busy, energy", "J"),
+    "balanced_cost_usd": ("all busy, cost", "$"),
 }
 """Heading and unit of each figure."""
 
@@ -61,12 +63,14 @@ def estimate(
     format: o.FORMAT = "table",
 ) -> None:
     """Say in closed form what a question costs: bounds, makespan alone, rate at full load."""
+    from ttcsim.analysis.estimate.estimate import QUESTIONS
     from ttcsim.analysis.estimate.estimate import estimate as run
     from ttcsim.cli.formats import check_format, to_csv, to_json
 
     check_format(format)
     strategies = strategy or [DEFAULT_STRATEGIES[0], DEFAULT_STRATEGIES[2], DEFAULT_STRATEGIES[5]]
-    found = run(scenario_of(scenario, locals(), strategies[0]), strategies)
+    built = scenario_of(scenario, locals(), strategies[0])
+    found = run(built, strategies, questions=max(questions or 0, QUESTIONS))
     if format == "json":
         print(to_json(found.to_dict()))
     elif format == "csv":
@@ -79,6 +83,7 @@ def _print(found: "Estimates") -> None:
     from ttcsim.analysis.estimate.estimate import FORMULAS
     from ttcsim.cli.formats import print_rows
 
+    print(found.scene)
     print(
         f"a question, on average over {found.questions} of the trace; formulas: docs/estimate.md\n"
     )

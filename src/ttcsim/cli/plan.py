@@ -11,6 +11,7 @@ from ttcsim.errors import InputError
 if TYPE_CHECKING:
     from ttcsim.analysis.planning.plan import PlanResult
     from ttcsim.analysis.planning.search import Option
+    from ttcsim.workloads.strategy import Strategy
 
 NO_PLAN = 3
 """Exit code where nothing meets the objectives."""
@@ -43,11 +44,12 @@ def plan(
     model: Annotated[str | None, _choice("Models, with commas.", "--model")] = None,
     hardware: Annotated[str | None, _choice("Devices, with commas.", "--hardware")] = None,
     tensor_parallel: Annotated[
-        str, _choice("Tensor-parallel sizes (default: 1,2,4,8).", "--tensor-parallel-size", "--tp")
-    ] = "1,2,4,8",
+        str | None,
+        _choice("Tensor-parallel sizes (default: 1,2,4,8).", "--tensor-parallel-size", "--tp"),
+    ] = None,
     pipeline_parallel: Annotated[
-        str, _choice("Pipeline stages (default: 1).", "--pipeline-parallel-size", "--pp")
-    ] = "1",
+        str | None, _choice("Pipeline stages (default: 1).", "--pipeline-parallel-size", "--pp")
+    ] = None,
     strategy: Annotated[
         list[str] | None,
         _choice("A strategy, once for each; n=4..32 doubles, n=4|6 lists.", "--strategy"),
@@ -77,7 +79,7 @@ def plan(
     scorer_placement: o.SCORER_PLACEMENT = None,
     set_: o.SET = None,
     minimise: Annotated[str, typer.Option(help="usd (an hour) or joules (a question).")] = "usd",
-    seeds: Annotated[int, typer.Option(help="Seeds that a plan must hold for.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Seeds that a plan must hold for.")] = 4,
     max_replicas: Annotated[int, typer.Option(help="Most replicas of a deployment.")] = 64,
     format: o.FORMAT = "table",
     output: o.OUTPUT = None,
@@ -98,10 +100,14 @@ def plan(
             hardware=devices,
             strategies=strategy or _own_strategy(fields),
             slo=slo or [],
-            question_rate=question_rate,
+            question_rate=_rate(question_rate, deadline, fields),
             deadline_s=None if deadline is None else _seconds(deadline),
-            tensor_parallel=_whole("--tensor-parallel-size", tensor_parallel),
-            pipeline_parallel=_whole("--pipeline-parallel-size", pipeline_parallel),
+            tensor_parallel=_sizes(
+                "--tensor-parallel-size", tensor_parallel, generator, (1, 2, 4, 8)
+            ),
+            pipeline_parallel=_sizes(
+                "--pipeline-parallel-size", pipeline_parallel, generator, (1,)
+            ),
             weight_dtype=_words(weight_dtype),
             kv_cache_dtype=_words(kv_cache_dtype),
             max_num_seqs=_whole_or_auto("--max-num-seqs", max_num_seqs),
@@ -152,14 +158,37 @@ def _names(given: str | None, generator: dict[str, Any], name: str) -> list[str]
     raise InputError(f"--{name} is missing (or give a scenario file)")
 
 
-def _own_strategy(fields: dict[str, Any]) -> list[str]:
-    if isinstance(fields.get("strategy"), str):
-        return [fields["strategy"]]
+def _rate(given: float | None, deadline: str | None, fields: dict[str, Any]) -> float | None:
+    """The question rate as given, else that of the file's Poisson arrivals."""
+    arrivals = fields.get("arrivals")
+    own = arrivals.get("rate") if isinstance(arrivals, dict) else None
+    return own if given is None and deadline is None and own is not None else given
+
+
+def _own_strategy(fields: dict[str, Any]) -> "list[Strategy | str]":
+    from ttcsim.workloads.strategies import make_strategy
+
+    own = fields.get("strategy")
+    if isinstance(own, str):
+        return [own]
+    if isinstance(own, dict) and isinstance(own.get("name"), str):
+        parameters = {key: value for key, value in own.items() if key != "name"}
+        return [make_strategy(own["name"], parameters)]
     raise InputError("--strategy is missing (see `ttcsim strategies`)")
 
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _sizes(
+    option: str, given: str | None, generator: dict[str, Any], usual: tuple[int, ...]
+) -> list[int]:
+    """Sizes as given, else the file's, else the usual ones."""
+    if given is not None:
+        return _whole(option, given)
+    name = option.removeprefix("--").removesuffix("-size").replace("-", "_")
+    return [int(generator[name])] if name in generator else list(usual)
 
 
 def _whole(option: str, text: str) -> list[int]:
@@ -186,9 +215,14 @@ def _flags(text: str) -> list[bool | None]:
 
 
 def _seconds(text: str) -> float:
-    from ttcsim.analysis.planning.slo import parse_slo
+    from ttcsim.analysis.planning.slo import SECONDS
 
-    return parse_slo(f"deadline:{text}").limit
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = text[len(number) :] or "s"
+    try:
+        return float(number) * SECONDS[unit]
+    except (ValueError, KeyError):
+        raise InputError(f"--deadline {text}: expected a time such as 30min or 2h") from None
 
 
 # -- output ----------------------------------------------------------------------------------------
@@ -226,10 +260,9 @@ def show(found: "PlanResult") -> None:
         print("\nwhat differs from the winner in one thing:\n")
         _table([_neighbour(what, each) for what, each in found.neighbours])
     print("\nstart a replica with:")
-    for command in found.commands:
-        print(f"  {command}")
-    if found.winner.replicas > 1:
-        print(f"({found.winner.replicas} replicas behind a router)")
+    counts = (found.winner.replicas, found.winner.scorers)
+    for command, count in zip(found.commands, counts, strict=False):
+        print(f"  {command}" + (f"   # {count} times, behind a router" if count > 1 else ""))
 
 
 def _show_misses(found: "PlanResult") -> None:
@@ -253,6 +286,7 @@ def _row(what: str, option: "Option") -> dict[str, str]:
         "": what,
         **_chosen(option),
         "replicas": str(option.replicas),
+        "scorers": str(option.scorers or ""),
         "devices": str(option.devices),
         "$/h": f"{option.usd_per_hour:.2f}",
         "$/1000q": f"{summary['cost_per_question_usd'] * 1000:.2f}",
