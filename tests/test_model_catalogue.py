@@ -8,7 +8,7 @@ import pytest
 
 from ttcsim.errors import InputError
 from ttcsim.simulator.architecture import Architecture
-from ttcsim.simulator.model_catalogue import load_model, model_names
+from ttcsim.simulator.model_catalogue import SAME_SHAPE, load_model, model_names
 
 TINY: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -238,3 +238,20 @@ def test_intermediate_widths_that_do_not_fit(tmp_path: Path) -> None:
     moe = {"architectures": ["Qwen3MoeForCausalLM"], "moe_intermediate_size": 30}
     with pytest.raises(InputError, match="30 expert columns cannot be split over 4 ranks"):
         tiny(tmp_path, **(MOE | moe)).experts(tp=4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "dtype", "longest"),
+    [
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", "Qwen/Qwen3-30B-A3B-Instruct-2507", "bf16", 262_144),
+        ("Llama-3.3-70B-Instruct", "meta-llama/Llama-3.3-70B-Instruct", "bf16", 131_072),
+        ("Llama-3.1-405B-Instruct-FP8", "meta-llama/Llama-3.1-405B-Instruct-FP8", "fp8", 131_072),
+    ],
+)
+def test_published_models_of_a_bundled_shape(
+    asked: str, name: str, dtype: str, longest: int
+) -> None:
+    found = load_model(asked)
+    assert (found.name, found.weight_dtype) == (name, dtype)
+    assert found.max_position_embeddings == longest
+    assert found.parameters == load_model(SAME_SHAPE[name]).parameters
