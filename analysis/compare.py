@@ -91,7 +91,8 @@ def compare(
     Raises:
         InputError: If a strategy cannot be run on this scenario.
     """
-    chosen = [parse_strategy(each) if isinstance(each, str) else each for each in strategies]
+    given = [strategies] if isinstance(strategies, str) else strategies
+    chosen = [parse_strategy(each) if isinstance(each, str) else each for each in given]
     if not chosen:
         raise InputError("compare needs at least one strategy")
     labels = [each.label() for each in chosen]
