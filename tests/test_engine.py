@@ -272,7 +272,8 @@ def assert_same(fast: Result, slow: Result) -> None:
     inexact = ("kv_mean", "running_mean")
     for name, value in fast.summary.items():
         if name in inexact:
-            assert value == pytest.approx(slow.summary[name], rel=0.2, abs=0.01), name
+            # Growth between two events is taken as even: in short runs up to a block of the 18.
+            assert value == pytest.approx(slow.summary[name], rel=0.2, abs=0.06), name
         else:
             assert value == slow.summary[name], name
 
