@@ -105,7 +105,7 @@ MUTATIONS = (
     ),
     scheduler(
         "asynchronous: resume without draining stale output",
-        ("if request.stale > 0:", "if False:"),
+        ("if request.stale > 0 or request.fetching:", "if request.fetching:"),
     ),
     scheduler(
         "no decode cadence with pipelining",
@@ -117,7 +117,7 @@ MUTATIONS = (
     ),
     scheduler(
         "priority victim's tokens not returned to the budget",
-        ("budget += batch.scheduled.pop(victim, 0)", "batch.scheduled.pop(victim, 0)"),
+        ("budget += batch.scheduled.pop(victim) + self._slots", "batch.scheduled.pop(victim)"),
     ),
     scheduler(
         "preempt the first of running",
