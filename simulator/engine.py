@@ -384,7 +384,7 @@ class Engine:
         origin = self._now if self._ends_at is None else self._ends_at
         if not queued:
             self.device.acquire(self, self._run_oldest)
-        self._stretch = stretch = Stretch(origin, queued, steps, context, decoders, row)
+        self._stretch = stretch = Stretch(self._now, origin, queued, steps, context, decoders, row)
         self._end_at(stretch.end(steps))
         return True
 
@@ -414,6 +414,7 @@ class Engine:
         stretch, self._stretch = self._stretch, None
         assert stretch is not None
         assert self._lockstep is not None
+        self.series.grew(stretch.block_ticks(self._lockstep.coming_blocks()))
         batch = self._lockstep.advance(stretch.steps)
         if not stretch.queued:
             self._book_quiet(stretch, stretch.steps, self._now - stretch.origin)

@@ -329,6 +329,11 @@ class LockstepScheduler(Scheduler):
             batch.flushed, self._flush = self._flush, []
         return batch
 
+    def coming_blocks(self) -> list[int]:
+        """Blocks that each step of the coming cycle of quiet steps takes."""
+        start = self.steps
+        return [len(self._buckets[(start + k) % self._size]) for k in range(self._size)]
+
     def _take_blocks(self, steps: int) -> None:
         """Give out the blocks of coming quiet steps, in the order of those steps."""
         cycles, rest = divmod(steps, self._size)

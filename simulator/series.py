@@ -25,19 +25,21 @@ class EngineSeries:
         self._running = 0
         self._blocks = 0
 
+    def grew(self, block_ticks: float) -> None:
+        """Count blocks that were handed out since the last note, each times how long it has been."""
+        self.block_ticks += block_ticks
+
     def note(
         self, tick: int, running: int, waiting: int, before: int, blocks: int, energy: int
     ) -> None:
         """Record the state at a loop boundary.
 
-        `before` are the blocks used when the last step ended: while requests ran, they are taken to
-        have grown evenly up to there; what was freed and handed out since gives `blocks`. `energy`
-        is that of all steps that have ended.
+        `before` are the blocks used when the last step ended; what was freed and handed out since
+        gives `blocks`. `energy` is that of all steps that have ended.
         """
         elapsed = float(tick - self._tick)
-        last, ran = self._blocks, self._running
-        self.block_ticks += elapsed * (last + (before if ran else last)) / 2
-        self.running_ticks += elapsed * ran
+        self.block_ticks += elapsed * self._blocks
+        self.running_ticks += elapsed * self._running
         self._tick, self._running, self._blocks = tick, running, blocks
         if before > self.peak_blocks:
             self.peak_blocks = before

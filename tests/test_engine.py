@@ -269,11 +269,10 @@ def assert_same(fast: Result, slow: Result) -> None:
     for mine, other in ((fast.calls, slow.calls), (fast.questions, slow.questions)):
         for name, column in mine.columns.items():
             assert column == other.columns[name], name
-    inexact = ("kv_mean", "running_mean")
+    summed = ("kv_mean", "running_mean")  # over time, in floats
     for name, value in fast.summary.items():
-        if name in inexact:
-            # Growth between two events is taken as even: in short runs up to a block of the 18.
-            assert value == pytest.approx(slow.summary[name], rel=0.2, abs=0.06), name
+        if name in summed:
+            assert value == pytest.approx(slow.summary[name], rel=1e-9), name
         else:
             assert value == slow.summary[name], name
 
