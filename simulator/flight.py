@@ -53,8 +53,8 @@ class Stretch:
         """Blocks handed out for its steps, each times how long it is held until the end.
 
         Args:
-            taken: Blocks of each step of a cycle, after which they repeat: a decoder needs one every
-                so many steps. Those of a step are taken when the step before it ends.
+            taken: Blocks of each step of a cycle, after which they repeat: a decoder needs one
+                every so many steps. Those of a step are taken when the step before it ends.
         """
         held = 0.0
         cycle = len(taken)
@@ -74,7 +74,7 @@ class Stretch:
         return held
 
     def _ran(self, first: int, cycle: int, turns: int) -> float:
-        """Sum of the durations of first, first + cycle, first + 2·cycle ... steps, `turns` of them."""
+        """Sum of the durations of first, first + cycle, ... steps: `turns` terms."""
         numbers = turns * (turns - 1) / 2
         squares = numbers * (2 * turns - 1) / 3
         sum_of_steps = turns * first + cycle * numbers

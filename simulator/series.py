@@ -26,7 +26,7 @@ class EngineSeries:
         self._blocks = 0
 
     def grew(self, block_ticks: float) -> None:
-        """Count blocks that were handed out since the last note, each times how long it has been."""
+        """Count blocks handed out since the last note, each times how long ago that was."""
         self.block_ticks += block_ticks
 
     def note(
