@@ -1,6 +1,6 @@
 """The simulated caller: what a strategy says becomes requests, in virtual time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ttcsim.errors import InputError
 from ttcsim.simulator.agenda import NORMAL, Agenda, Due
@@ -10,7 +10,8 @@ from ttcsim.simulator.request import Request, Status
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call
-from ttcsim.workloads.context import Context, new_serial
+from ttcsim.workloads.caller_base import CallerBase
+from ttcsim.workloads.context import new_serial
 
 
 class CallRecord:
@@ -123,7 +124,7 @@ def _finished_as(call: Call) -> int:
     return record.finished_as
 
 
-class SimulatedCaller:
+class SimulatedCaller(CallerBase):
     """Caller of one question (see `ttcsim.workloads.caller.Caller`).
 
     Args:
@@ -140,9 +141,9 @@ class SimulatedCaller:
         asked: Asked,
         output: int,
     ) -> None:
+        super().__init__(asked)
         self._agenda = agenda
         self._clusters = clusters
-        self._asked = asked
         self._id = asked.id
         self._output = output
         self._finished = 0
@@ -150,32 +151,6 @@ class SimulatedCaller:
         self.calls: list[CallRecord] = []
 
     # -- vocabulary ----------------------------------------------------------------------------
-
-    def generate(
-        self,
-        context: Context,
-        *,
-        sample: int | None = None,
-        tokens: int | None = None,
-        on: str = "generator",
-    ) -> Call:
-        """Continue a text on a deployment."""
-        written_by: str | None = None
-        if sample is not None:
-            traced = self._asked.sample(sample)
-            written_by = traced.written_by if traced.calls else traced.model
-            if tokens is None:
-                tokens = traced.output_tokens
-        elif tokens is None:
-            raise InputError("generate() needs a sample or a number of tokens")
-        output = context.append(tokens)
-        call = Call("generate", on, context, sample, tokens, output=output)
-        return self._send(call, output.serial << 32, written_by)
-
-    def score(self, context: Context, *, reuse_prefix: bool = True, on: str = "scorer") -> Call:
-        """Read a text on a deployment."""
-        call = Call("score", on, context, tokens=1, reuse_prefix=reuse_prefix, output=context)
-        return self._send(call, new_serial() << 32)
 
     def wait(self, seconds: float) -> Call:
         """Let time pass."""
@@ -185,30 +160,18 @@ class SimulatedCaller:
         self._agenda.call(at, NORMAL, lambda: self._arrived(record))
         return call
 
-    def all(self, calls: Iterable[Call]) -> Wait:
-        """Wait for every call."""
-        listed = list(calls)
-        return Wait(listed, len(listed))
+    def _wait_for(self, calls: list[Call], needed: int) -> Wait:
+        return Wait(calls, needed)
 
-    def first(self, k: int, calls: Sequence[Call]) -> Wait:
-        """Wait for `k` of the calls."""
-        if k > len(calls):
-            raise InputError(f"first({k}, ...) of {len(calls)} calls can never come true")
-        return Wait(list(calls), k)
-
-    def cancel(self, calls: Iterable[Call]) -> None:
-        """Stop calls that still run."""
-        for call in calls:
-            if call.state == "running":
-                call.state = "cancelled"
-                record: CallRecord = call.owner
-                if record.request is None:
-                    self._close(record)
-                elif record.submitted and record.engine is not None:
-                    record.engine.cancel(record.request)
-                elif record.prefilling and record.prefill is not None:
-                    assert record.prefill_engine is not None
-                    record.prefill_engine.cancel(record.prefill)
+    def _stop(self, call: Call) -> None:
+        record: CallRecord = call.owner
+        if record.request is None:
+            self._close(record)
+        elif record.submitted and record.engine is not None:
+            record.engine.cancel(record.request)
+        elif record.prefilling and record.prefill is not None:
+            assert record.prefill_engine is not None
+            record.prefill_engine.cancel(record.prefill)
 
     def cancel_all(self) -> None:
         """Stop whatever still runs."""
@@ -224,7 +187,7 @@ class SimulatedCaller:
         self.calls.append(record)
         return record
 
-    def _send(self, call: Call, output_keys: int, written_by: str | None = None) -> Call:
+    def _send(self, call: Call) -> None:
         cluster = self._clusters.get(call.on)
         if cluster is None:
             raise InputError(
@@ -235,11 +198,17 @@ class SimulatedCaller:
         config = cluster.config
         if call.prompt.tokens + call.tokens > config.max_model_len:
             raise InputError(
-                f"question {self._asked.id}: {call.prompt.tokens} + {call.tokens} tokens exceed"
+                f"question {self.asked.id}: {call.prompt.tokens} + {call.tokens} tokens exceed"
                 f" max_model_len {config.max_model_len} of {cluster.plan.model.name}"
             )
         record = self._open(call)
-        record.sample_model = written_by
+        output_keys = new_serial() << 32
+        if call.kind == "generate":
+            assert call.output is not None
+            output_keys = call.output.serial << 32
+            if call.sample is not None:
+                traced = self.asked.sample(call.sample)
+                record.sample_model = traced.written_by if traced.calls else traced.model
         caching = config.enable_prefix_caching
         keys: Sequence[int] = ()
         if caching and call.reuse_prefix:
@@ -264,7 +233,6 @@ class SimulatedCaller:
             self._agenda.call(at, NORMAL, lambda: self._submit(record))
         else:
             self._submit(record)
-        return call
 
     def _prefill_elsewhere(self, record: CallRecord, prefiller: Cluster) -> None:
         """Let a prefiller do the prompt first."""

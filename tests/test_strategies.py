@@ -1,6 +1,5 @@
 """What strategies ask for, in which order, and what they share."""
 
-from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,13 +9,14 @@ from support import SMALL, question, rows, run, trace
 from ttcsim.simulator.results import Result
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call
+from ttcsim.workloads.caller_base import CallerBase
 from ttcsim.workloads.context import Context
 from ttcsim.workloads.question import Question
 from ttcsim.workloads.strategies import STRATEGIES, parse_strategy
 from ttcsim.workloads.strategy import Outcome, Strategy
 
 
-class Rehearsal:
+class Rehearsal(CallerBase):
     """A caller without engines: the shortest generate call ends first; keeps a log."""
 
     def __init__(self) -> None:
@@ -24,37 +24,18 @@ class Rehearsal:
         self.calls: list[Call] = []
         self.ends: list[Call] = []
 
-    def generate(
-        self,
-        context: Context,
-        *,
-        sample: int | None = None,
-        tokens: int | None = None,
-        on: str = "generator",
-    ) -> Call:
-        length = tokens if tokens is not None else self.asked.sample(sample or 0).output_tokens
-        call = Call("generate", on, context, sample, length, output=context.append(length))
-        return self._sent(call, length)
-
-    def score(self, context: Context, *, reuse_prefix: bool = True, on: str = "scorer") -> Call:
-        call = Call("score", on, context, tokens=1, reuse_prefix=reuse_prefix, output=context)
-        return self._sent(call, context.tokens)
-
     def wait(self, seconds: float) -> Call:
         return self._sent(Call("wait", seconds=seconds), round(seconds, 6))
 
-    def all(self, calls: Iterable[Call]) -> tuple[int, list[Call]]:
-        listed = list(calls)
-        return len(listed), listed
+    def _wait_for(self, calls: list[Call], needed: int) -> tuple[int, list[Call]]:
+        return needed, calls
 
-    def first(self, k: int, calls: Sequence[Call]) -> tuple[int, list[Call]]:
-        return k, list(calls)
+    def _stop(self, call: Call) -> None:
+        self.log.append(("cancel", call.sample))
 
-    def cancel(self, calls: Iterable[Call]) -> None:
-        for call in calls:
-            if call.state == "running":
-                call.state = "cancelled"
-                self.log.append(("cancel", call.sample))
+    def _send(self, call: Call) -> None:
+        assert call.prompt is not None
+        self._sent(call, call.tokens if call.kind == "generate" else call.prompt.tokens)
 
     def _sent(self, call: Call, what: Any) -> Call:
         self.log.append((call.kind, what))
@@ -65,7 +46,7 @@ class Rehearsal:
         """Run the program to its end."""
         context = Context.root(asked.prompt_tokens)
         self.asked = Asked(asked, seed, context, dprime=3.0)
-        program = strategy.run(self.asked, self)  # type: ignore[arg-type]
+        program = strategy.run(self.asked, self)
         reply = None
         while True:
             try:

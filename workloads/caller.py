@@ -1,7 +1,8 @@
 """The vocabulary a strategy speaks: calls, and waiting for them. Nothing about time or hardware.
 
-Two callers exist: a simulated one (virtual time) and a live one (a real server). A strategy yields
-what `all` and `first` return and is resumed when it has come true.
+Three callers exist: a simulated one (virtual time), a live one (a real server) and one for a
+question by itself (sums); what they do alike is in `caller_base.py`. A strategy yields what `all`
+and `first` return and is resumed when it has come true.
 """
 
 from collections.abc import Iterable, Sequence

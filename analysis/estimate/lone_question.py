@@ -1,7 +1,7 @@
 """A strategy on one question that has its engines for itself: makespan and work, by sums."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
@@ -12,6 +12,7 @@ from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.scenario import FrontEnd, Scenario
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call
+from ttcsim.workloads.caller_base import CallerBase
 from ttcsim.workloads.context import Context
 from ttcsim.workloads.question import Question
 from ttcsim.workloads.strategy import Strategy
@@ -44,13 +45,13 @@ class LoneQuestion:
     other_s: float
 
 
-class LoneCaller:
+class LoneCaller(CallerBase):
     """Caller of one question on engines of its own (see `ttcsim.workloads.caller.Caller`)."""
 
     def __init__(self, engines: dict[str, LoneEngine], front_end: FrontEnd, asked: Asked) -> None:
+        super().__init__(asked)
         self._engines = engines
         self._front_end = front_end
-        self._asked = asked
         self._events: list[tuple[float, int, Call]] = []
         self._number = 0
         self.now_s = 0.0
@@ -60,27 +61,6 @@ class LoneCaller:
 
     # -- vocabulary --------------------------------------------------------------------------------
 
-    def generate(
-        self,
-        context: Context,
-        *,
-        sample: int | None = None,
-        tokens: int | None = None,
-        on: str = "generator",
-    ) -> Call:
-        """Continue a text."""
-        if tokens is None:
-            if sample is None:
-                raise InputError("generate() needs a sample or a number of tokens")
-            tokens = self._asked.sample(sample).output_tokens
-        output = context.append(tokens)
-        return self._send(Call("generate", on, context, sample, tokens, output=output))
-
-    def score(self, context: Context, *, reuse_prefix: bool = True, on: str = "scorer") -> Call:
-        """Read a text."""
-        call = Call("score", on, context, tokens=1, reuse_prefix=reuse_prefix, output=context)
-        return self._send(call)
-
     def wait(self, seconds: float) -> Call:
         """Let time pass."""
         call = Call("wait", seconds=seconds)
@@ -88,33 +68,20 @@ class LoneCaller:
         self._due(self.now_s + seconds, call)
         return call
 
-    def all(self, calls: Iterable[Call]) -> _Wait:
-        """Wait for every call."""
-        listed = list(calls)
-        return _Wait(listed, len(listed))
+    def _wait_for(self, calls: list[Call], needed: int) -> _Wait:
+        return _Wait(calls, needed)
 
-    def first(self, k: int, calls: Sequence[Call]) -> _Wait:
-        """Wait for `k` of the calls."""
-        if k > len(calls):
-            raise InputError(f"first({k}, ...) of {len(calls)} calls can never come true")
-        return _Wait(list(calls), k)
+    def _stop(self, call: Call) -> None:
+        if call.on:
+            self.cancelled_tokens += self._engines[call.on].cancel(call)
 
-    def cancel(self, calls: Iterable[Call]) -> None:
-        """Stop calls that still run."""
-        for call in calls:
-            if call.state == "running":
-                call.state = "cancelled"
-                if call.on:
-                    self.cancelled_tokens += self._engines[call.on].cancel(call)
-
-    def _send(self, call: Call) -> Call:
+    def _send(self, call: Call) -> None:
         engine = self._engines.get(call.on)
         if engine is None:
             have = ", ".join(self._engines)
             raise InputError(f"the strategy calls the deployment '{call.on}' (have: {have})")
         self.calls.append(call)
         engine.submit(call, self.now_s + self._front_end.ingest_s)
-        return call
 
     def _due(self, at_s: float, call: Call) -> None:
         self._number += 1

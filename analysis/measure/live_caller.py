@@ -6,7 +6,6 @@ calls and only the clock differs.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ttcsim.analysis.measure.endpoint import CallFailedError, Endpoint
@@ -15,7 +14,7 @@ from ttcsim.errors import InputError
 from ttcsim.workloads import draws
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call
-from ttcsim.workloads.context import Context
+from ttcsim.workloads.caller_base import CallerBase
 
 Clock = time.monotonic
 """The clock of the engine's recorder, too, if it runs on the same machine. [s]"""
@@ -69,7 +68,7 @@ class LiveWait:
             await self._changed.wait()
 
 
-class LiveCaller:
+class LiveCaller(CallerBase):
     """Caller of one question (see `ttcsim.workloads.caller.Caller`).
 
     Args:
@@ -83,8 +82,8 @@ class LiveCaller:
     def __init__(
         self, endpoints: dict[str, Endpoint], asked: Asked, texts: Texts, seed: int | None
     ) -> None:
+        super().__init__(asked)
         self._endpoints = endpoints
-        self._asked = asked
         self._texts = texts
         self._seed = seed
         self._finished = 0
@@ -92,54 +91,21 @@ class LiveCaller:
 
     # -- vocabulary ----------------------------------------------------------------------------
 
-    def generate(
-        self,
-        context: Context,
-        *,
-        sample: int | None = None,
-        tokens: int | None = None,
-        on: str = "generator",
-    ) -> Call:
-        """Continue a text on a server."""
-        if tokens is None:
-            if sample is None:
-                raise InputError("generate() needs a sample or a number of tokens")
-            tokens = self._asked.sample(sample).output_tokens
-        output = context.append(tokens)
-        return self._send(Call("generate", on, context, sample, tokens, output=output))
-
-    def score(self, context: Context, *, reuse_prefix: bool = True, on: str = "scorer") -> Call:
-        """Read a text on a server: its one output token is thrown away."""
-        return self._send(
-            Call("score", on, context, tokens=1, reuse_prefix=reuse_prefix, output=context)
-        )
-
     def wait(self, seconds: float) -> Call:
         """Let time pass."""
         record = self._open(Call("wait", seconds=seconds))
         record.task = asyncio.create_task(self._sleep(record))
         return record.call
 
-    def all(self, calls: Iterable[Call]) -> LiveWait:
-        """Wait for every call."""
-        listed = list(calls)
-        return LiveWait(listed, len(listed))
+    def _wait_for(self, calls: list[Call], needed: int) -> LiveWait:
+        return LiveWait(calls, needed)
 
-    def first(self, k: int, calls: Sequence[Call]) -> LiveWait:
-        """Wait for `k` of the calls."""
-        if k > len(calls):
-            raise InputError(f"first({k}, ...) of {len(calls)} calls can never come true")
-        return LiveWait(list(calls), k)
-
-    def cancel(self, calls: Iterable[Call]) -> None:
-        """Stop calls that still run, by closing their streams."""
-        for call in calls:
-            if call.state == "running":
-                call.state = "cancelled"
-                record: LiveRecord = call.owner
-                record.end_s = Clock()
-                assert record.task is not None
-                record.task.cancel()
+    def _stop(self, call: Call) -> None:
+        """Close its stream."""
+        record: LiveRecord = call.owner
+        record.end_s = Clock()
+        assert record.task is not None
+        record.task.cancel()
 
     async def cancel_all(self) -> None:
         """Stop whatever still runs, and wait until every stream is closed."""
@@ -154,7 +120,7 @@ class LiveCaller:
         self.calls.append(record)
         return record
 
-    def _send(self, call: Call) -> Call:
+    def _send(self, call: Call) -> None:
         if call.on not in self._endpoints:
             raise InputError(
                 f"the strategy calls the deployment '{call.on}', there is no server for it"
@@ -162,18 +128,17 @@ class LiveCaller:
             )
         record = self._open(call)
         record.task = asyncio.create_task(self._stream(record))
-        return call
 
     async def _stream(self, record: LiveRecord) -> None:
         call = record.call
         assert call.prompt is not None
         assert call.output is not None
         prompt = self._texts.tokens(call.prompt)
-        name = f"{self._asked.id}/{record.number}"
+        name = f"{self.asked.id}/{record.number}"
         salt = None if call.reuse_prefix else f"{draws.bits(0, name):x}"  # no "/" allowed
         seed = None
         if self._seed is not None:
-            seed = draws.bits(self._seed, self._asked.id, record.number, "live sampling") >> 33
+            seed = draws.bits(self._seed, self.asked.id, record.number, "live sampling") >> 33
         written: list[int] = []
         record.sent_s = Clock()
         try:
