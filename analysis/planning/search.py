@@ -1,15 +1,11 @@
-"""Find the cheapest candidate that meets the objectives: bounds prune, simulation decides.
-
-Of all candidates, the one that costs least with the replicas that it may need is tried next: if
-simulations with several seeds meet the objectives with a margin, it is the answer, for no other can
-be cheaper. If not, it goes back with more replicas.
-"""
+"""Whether a candidate meets the objectives: bounds rule out, simulations with seeds decide."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from ttcsim.analysis.planning.option import Option
 from ttcsim.analysis.planning.slo import Slo
 from ttcsim.analysis.planning.space import Candidate
 from ttcsim.analysis.planning.trials import Screened, Summary, Workers
@@ -35,39 +31,6 @@ TOGETHER: Final = 2
 CONFIDENCE: Final = 0.99
 """With this chance a fresh seed meets an objective, if runs are normally distributed: so five do
 with 95 %."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """A candidate with a number of replicas, and what became of it.
-
-    Attributes:
-        candidate: Deployment and strategy.
-        status: `meets`, `misses` (simulated), `ruled out` (by an estimate or because it cannot
-            stand) or `dearer` (it costs at least as much as the winner).
-        reason: Why, in words.
-        replicas, scorers: How many.
-        devices: Of all replicas and scorers.
-        usd_per_hour: Price of all devices. [USD/h]
-        cost: What is minimised: USD/h, or J a question.
-        measured: Mean of each objective over the seeds, by name.
-        bounds: The same with the margin for a fresh seed.
-        summary: Mean of the numbers of the summaries.
-        worst: Objective that is missed most, and by what share of its limit.
-    """
-
-    candidate: Candidate
-    status: Literal["meets", "misses", "ruled out", "dearer"]
-    reason: str = ""
-    replicas: int = 0
-    scorers: int = 0
-    devices: int = 0
-    usd_per_hour: float = math.nan
-    cost: float = math.inf
-    measured: dict[str, float | None] = field(default_factory=dict)
-    bounds: dict[str, float | None] = field(default_factory=dict)
-    summary: Summary = field(default_factory=dict)
-    worst: tuple[str, float] = ("", 0.0)
 
 
 @dataclass
@@ -214,6 +177,10 @@ class Search:
         if self.minimise == "joules":
             return self.least_cost(screened)
         return self._usd_per_hour(screened, replicas, self.fewest(screened)[1])
+
+    def shown_cost(self, value: float) -> str:
+        """A cost in words."""
+        return f"${value:.2f} an hour" if self.minimise == "usd" else f"{value:,.0f} J a question"
 
     def tried(
         self, candidate: Candidate, screened: Screened, replicas: int, seeds: int | None = None

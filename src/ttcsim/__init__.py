@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ttcsim.analysis.measure.campaign import load_campaign as load_campaign
     from ttcsim.analysis.measure.foreign import load_measured as load_measured
     from ttcsim.analysis.measure.measure import measure as measure
-    from ttcsim.analysis.planning.plan import PlanResult as PlanResult
     from ttcsim.analysis.planning.plan import plan as plan
+    from ttcsim.analysis.planning.result import PlanResult as PlanResult
     from ttcsim.analysis.published.predict import predict_rows as predict_rows
     from ttcsim.analysis.published.report import PublishedReport as PublishedReport
     from ttcsim.analysis.published.rows import load_rows as load_rows
@@ -81,7 +81,8 @@ _HOMES = {
     "ttcsim.analysis.measure.campaign": ("load_campaign",),
     "ttcsim.analysis.measure.foreign": ("load_measured",),
     "ttcsim.analysis.measure.measure": ("measure",),
-    "ttcsim.analysis.planning.plan": ("PlanResult", "plan"),
+    "ttcsim.analysis.planning.plan": ("plan",),
+    "ttcsim.analysis.planning.result": ("PlanResult",),
     "ttcsim.analysis.published.predict": ("predict_rows",),
     "ttcsim.analysis.published.report": ("PublishedReport",),
     "ttcsim.analysis.published.rows": ("load_rows",),

@@ -9,8 +9,8 @@ from ttcsim.cli import options as o
 from ttcsim.errors import InputError
 
 if TYPE_CHECKING:
-    from ttcsim.analysis.planning.plan import PlanResult
-    from ttcsim.analysis.planning.search import Option
+    from ttcsim.analysis.planning.option import Option
+    from ttcsim.analysis.planning.result import PlanResult
     from ttcsim.workloads.strategy import Strategy
 
 NO_PLAN = 3
@@ -229,10 +229,9 @@ def _seconds(text: str) -> float:
 
 
 def _csv(found: "PlanResult") -> str:
-    from ttcsim.analysis.planning.plan import row_of
     from ttcsim.cli.formats import to_csv
 
-    rows = [row_of(each) for each in found.options]
+    rows = [each.row() for each in found.options]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return to_csv([{name: row.get(name) for name in names} for row in rows])
 
