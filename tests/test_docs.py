@@ -36,6 +36,14 @@ def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def project(folder: Path) -> Path:
+    """A folder that looks like the project, to be written to."""
+    for name in ("tests", "docs", "analysis"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
 def test_there_are_commands_to_check() -> None:
     assert len(commands()) >= 5
 
@@ -43,9 +51,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", commands())
 def test_commands_in_documents_run(command: str, tmp_path: Path) -> None:
     words = shlex.split(command, comments=True)[1:]
-    for folder in ("tests", "docs", "analysis"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    done = run(["-m", "ttcsim", *words], tmp_path)
+    done = run(["-m", "ttcsim", *words], project(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
@@ -53,7 +59,7 @@ def test_commands_in_documents_run(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_python_in_documents_runs(path: Path, tmp_path: Path) -> None:
     for block in blocks(path, "python"):
-        done = run(["-c", block], tmp_path)
+        done = run(["-c", block], project(tmp_path))
         assert done.returncode == 0, f"{path.name}:\n{block}\n{done.stderr}"
 
 

@@ -49,7 +49,7 @@ def test_reads_plain_and_gzipped_tables(tmp_path: Path, rows: list[PublishedRow]
     assert chat.measured == {"tpot_ms": 9, "power_w": 430}
     packed = tmp_path / "rows.csv.gz"
     packed.write_bytes(gzip.compress((tmp_path / "rows.csv").read_bytes()))
-    assert load_rows(packed) == rows
+    assert load_rows(str(packed)) == rows
     assert is_published(packed)
     assert not is_published(tmp_path)
 

@@ -264,12 +264,13 @@ def _round(seconds: float) -> float:
     return float(f"{seconds:.5g}")
 
 
-def write_calibration(calibration: Calibration, path: Path) -> None:
+def write_calibration(calibration: Calibration, path: str | Path) -> None:
     """Write a calibration as YAML that `--calibration` reads; nothing half-written is left.
 
     Raises:
         InputError: If the file cannot be written.
     """
+    path = Path(path)
     plain = calibration.model_dump(mode="json", exclude_none=True)
     plain.setdefault("moe", None)
     text = yaml.safe_dump(plain, sort_keys=False, width=100)

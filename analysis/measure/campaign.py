@@ -135,10 +135,10 @@ def make_campaign(where: str, fields: dict[str, Any]) -> Campaign:
         raise invalid(where, error, lambda _: Campaign.model_fields) from None
 
 
-def load_campaign(path: Path) -> Campaign:
+def load_campaign(path: str | Path) -> Campaign:
     """Read a plan from a YAML file.
 
     Raises:
         InputError: If the file cannot be read or is not a plan.
     """
-    return make_campaign(str(path), read_yaml(path))
+    return make_campaign(str(path), read_yaml(Path(path)))

@@ -30,7 +30,7 @@ _BLOCK_TOKENS = 16
 """Prompts share whole blocks; vLLM's default size on GPUs. [tokens]"""
 
 
-def load_measured(path: Path, fields: Fields | None = None) -> list[MeasuredCampaign]:
+def load_measured(path: str | Path, fields: Fields | None = None) -> list[MeasuredCampaign]:
     """Read whatever was measured: a campaign, or a measurement by others.
 
     Args:
@@ -41,6 +41,7 @@ def load_measured(path: Path, fields: Fields | None = None) -> list[MeasuredCamp
     Raises:
         InputError: If it is none of these, or cannot be read.
     """
+    path = Path(path)
     if path.is_dir() and (path / "requests.csv").exists():
         return _llmservingsim(path, fields or {})
     if path.is_file():

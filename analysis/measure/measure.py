@@ -68,7 +68,7 @@ class Launch:
 
 def measure(
     campaign: Campaign,
-    folder: Path,
+    folder: str | Path,
     *,
     url: str | None = None,
     scorer_url: str | None = None,
@@ -95,6 +95,7 @@ def measure(
         InputError: If there is no usable server, or the directory cannot be used.
         StuckError: If the server goes away.
     """
+    folder = Path(folder)
     tell, progress = tell or _ignore, progress or _ignore
     _claim(folder, resume)
     with (

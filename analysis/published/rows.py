@@ -68,12 +68,13 @@ def is_published(path: Path) -> bool:
     return "gpu" in header and "load_model" in header
 
 
-def load_rows(path: Path) -> list[PublishedRow]:
+def load_rows(path: str | Path) -> list[PublishedRow]:
     """Read a table, plain or gzipped.
 
     Raises:
         InputError: If a column is missing or a value is not what it should be; says where.
     """
+    path = Path(path)
     lines = csv.DictReader(_text(path).splitlines())
     columns = list(lines.fieldnames or ())
     for name in _NEEDED:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ttcsim.analysis.estimate.estimate import estimate as estimate
     from ttcsim.analysis.measure.campaign import load_campaign as load_campaign
     from ttcsim.analysis.measure.foreign import load_measured as load_measured
+    from ttcsim.analysis.measure.measure import Launch as Launch
     from ttcsim.analysis.measure.measure import measure as measure
     from ttcsim.analysis.planning.plan import plan as plan
     from ttcsim.analysis.planning.result import PlanResult as PlanResult
@@ -80,7 +81,7 @@ _HOMES = {
     "ttcsim.analysis.estimate.estimate": ("Estimate", "Estimates", "estimate"),
     "ttcsim.analysis.measure.campaign": ("load_campaign",),
     "ttcsim.analysis.measure.foreign": ("load_measured",),
-    "ttcsim.analysis.measure.measure": ("measure",),
+    "ttcsim.analysis.measure.measure": ("Launch", "measure"),
     "ttcsim.analysis.planning.plan": ("plan",),
     "ttcsim.analysis.planning.result": ("PlanResult",),
     "ttcsim.analysis.published.predict": ("predict_rows",),
