@@ -97,9 +97,9 @@ def test_the_h100_coefficients() -> None:
     assert h100.gemm_curve("fp8").wave == 0.3174
     assert h100.gemm_curve("fp16") is curve
     assert h100.all_reduce_curve(4).link_efficiency == pytest.approx(219 / 450, rel=1e-2)
-    assert h100.overheads.logit_s == 1.66e-10
+    assert h100.overheads.logit_s == 1.58e-10
     assert h100.power.j_per_flop == 1.039e-12
-    assert "median 3.5 %" in h100.time_error_for("bf16", moe=False)
+    assert "median 3.1 %" in h100.time_error_for("bf16", moe=False)
 
 
 def test_an_engine_may_have_a_calibration_of_its_own() -> None:

@@ -143,15 +143,12 @@ def test_more_context_is_never_cheaper(
 def test_more_prompt_is_never_faster(
     case: tuple[str, int], decoders: int, tokens: int, more: int
 ) -> None:
-    """Within padding to whole tiles the times may be equal, never lower.
-
-    Measured matrix products now and then are: kernels change with the number of rows.
-    """
+    """Within padding to whole tiles the times may be equal, never lower."""
     row = COSTS[case].row
     short = row(decoders, 0, (Prefill(tokens, 0, True),)).duration
-    assert row(decoders, 0, (Prefill(tokens + more, 0, True),)).duration >= 0.95 * short
+    assert row(decoders, 0, (Prefill(tokens + more, 0, True),)).duration >= short
     assert row(decoders, 0, (Prefill(tokens, more, True),)).duration >= short
-    assert 0.95 * row(decoders).duration <= short
+    assert row(decoders).duration <= short
 
 
 # -- linear in context, exact sums -------------------------------------------------------------

@@ -4,12 +4,14 @@
 
 DATA is `systems/data` of the Python package aiconfigurator-core 0.12.0 (Apache-2.0), FOLDER where
 the tables go (default: hwprofiles/calibrations). Of several kernels for one product the fastest
-counts, as an engine picks it. Sizes are thinned where neighbours lie on a line.
+counts, as an engine picks it. Sizes are thinned where neighbours lie on a line. Where more rows
+were measured to take less time, the times are levelled out: no step gets faster with more in it.
 """
 
 import csv
 import gzip
 import io
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,8 +19,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from ttcsim.hwprofiles.experts import KERNELS
+
+Floats = NDArray[np.float64]
 
 DEVICES = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx_pro_6000_server")
 
@@ -70,11 +76,21 @@ def _filled(kernel: str, own: pd.DataFrame, sizes: Sequence[int]) -> list[list[A
     cube = np.log(1e3 * full.reshape(len(n), len(k), len(sizes)))
     for axis in (0, 1, 2):
         cube = _interpolated(cube, axis)
+    cube = np.apply_along_axis(_rising, 2, cube)
     return [
         [kernel, n[i], k[j], *(f"{value:.4g}" for value in np.exp(cube[i, j]))]
         for i in range(len(n))
         for j in range(len(k))
     ]
+
+
+def _rising(logs: Floats) -> Floats:
+    """The nearest logarithms of times that never fall as rows become more.
+
+    A single row stays out of it where it has a much slower kernel of its own.
+    """
+    own = int(logs[0] > logs[1] + math.log(SPIKE))
+    return np.concatenate([logs[:own], isotonic_regression(logs[own:]).x])
 
 
 def _interpolated(cube: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
