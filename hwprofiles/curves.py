@@ -6,6 +6,7 @@ takes the larger (a roofline).
 """
 
 import bisect
+import math
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -193,3 +194,11 @@ class PowerCurve(Group):
     idle_w: NonNegative
     active_w: NonNegative
     j_per_flop: NonNegative
+
+
+def norm(a: float, b: float, exponent: float) -> float:
+    """(a^p + b^p)^(1/p): the sum for p = 1, the larger for p = infinity."""
+    larger, smaller = (a, b) if a > b else (b, a)
+    if larger <= 0.0 or math.isinf(exponent):
+        return larger
+    return float(larger * (1.0 + (smaller / larger) ** exponent) ** (1.0 / exponent))

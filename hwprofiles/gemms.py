@@ -25,6 +25,32 @@ are up to three times as slow as what engines since vLLM 0.16 show with such wei
 
 
 @dataclass(frozen=True)
+class GemmTimes:
+    """Measured times of one product of m x k with k x n, by m.
+
+    Attributes:
+        n, k: Outputs and inputs.
+        m: Numbers of rows, ascending.
+        logs: Logarithm of the time for each of them. [log s]
+    """
+
+    n: int
+    k: int
+    m: tuple[int, ...]
+    logs: tuple[float, ...]
+
+    def rows_inside(self, rows: int) -> int:
+        """The number of rows, drawn to the nearest that was measured where it lies beyond."""
+        return _within(rows, self.m)
+
+    def at(self, rows: int) -> float:
+        """Time of so many rows within those measured, linear in logarithms. [s]"""
+        place, share = _place(rows, self.m)
+        log = self.logs[place]
+        return math.exp(log + share * (self.logs[place + 1] - log) if share else log)
+
+
+@dataclass(frozen=True)
 class GemmGrid:
     """Logarithms of times of one kernel [log s] at all combinations of n, k and m, all ascending.
 
@@ -36,24 +62,21 @@ class GemmGrid:
     m: tuple[int, ...]
     logs: tuple[tuple[tuple[float, ...], ...], ...]
 
-    def inside(self, n: int, k: int, m: int) -> tuple[int, int, int]:
-        """The sizes, drawn to the edge of the grid where they lie beyond it."""
-        return _within(n, self.n), _within(k, self.k), _within(m, self.m)
-
-    def at(self, n: int, k: int, m: int) -> float:
-        """Seconds within the grid, linear in logarithms in all three directions."""
+    def times(self, n: int, k: int) -> GemmTimes:
+        """Times of a product, linear in logarithms; of the nearest one if it lies beyond."""
+        n, k = _within(n, self.n), _within(k, self.k)
         i, a = _place(n, self.n)
         j, b = _place(k, self.k)
-        found = 0.0
-        for row, share_n in ((i, 1 - a), (i + 1, a)):
-            for column, share_k in ((j, 1 - b), (j + 1, b)):
-                if share_n * share_k:
-                    found += share_n * share_k * self._over_m(self.logs[row][column], m)
-        return math.exp(found)
-
-    def _over_m(self, logs: Sequence[float], m: int) -> float:
-        place, share = _place(m, self.m)
-        return logs[place] + (share * (logs[place + 1] - logs[place]) if share else 0.0)
+        corners = [
+            (share_n * share_k, self.logs[row][column])
+            for row, share_n in ((i, 1 - a), (i + 1, a))
+            for column, share_k in ((j, 1 - b), (j + 1, b))
+            if share_n * share_k
+        ]
+        logs = tuple(
+            sum(share * logs[place] for share, logs in corners) for place in range(len(self.m))
+        )
+        return GemmTimes(n, k, self.m, logs)
 
 
 def _within(size: int, sizes: Sequence[int]) -> int:
@@ -70,17 +93,17 @@ def _place(size: int, sizes: Sequence[int]) -> tuple[int, float]:
 
 
 @cache
-def load_gemm_table(name: str) -> Mapping[str, GemmGrid]:
-    """Read a bundled table; grids by kernel."""
-    path = resources.files("ttcsim.hwprofiles") / "calibrations" / name
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    rows = csv.reader(lines)
+def load_gemm_grid(table: str, kernel: str) -> GemmGrid | None:
+    """Times of a kernel in a bundled table, None if they are not in it."""
+    path = resources.files("ttcsim.hwprofiles") / "calibrations" / table
+    rows = csv.reader(gzip.decompress(path.read_bytes()).decode().splitlines())
     sizes = tuple(int(m) for m in next(rows)[3:])
-    times: dict[str, dict[tuple[int, int], tuple[float, ...]]] = {}
-    for kernel, n, k, *us in rows:
-        logs = tuple(math.log(1e-6 * float(each)) for each in us)
-        times.setdefault(kernel, {})[int(n), int(k)] = logs
-    return {kernel: _grid(sizes, points) for kernel, points in times.items()}
+    times = {
+        (int(n), int(k)): tuple(math.log(1e-6 * float(each)) for each in us)
+        for own, n, k, *us in rows
+        if own == kernel
+    }
+    return _grid(sizes, times) if times else None
 
 
 def _grid(m: tuple[int, ...], points: Mapping[tuple[int, int], tuple[float, ...]]) -> GemmGrid:

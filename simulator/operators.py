@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from ttcsim.errors import InfeasibleError
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.catalogue import load_profile
-from ttcsim.hwprofiles.curves import Group, MoeCurve
-from ttcsim.hwprofiles.experts import ExpertShape, load_expert_table, nearest_experts
-from ttcsim.hwprofiles.gemms import KERNELS, load_gemm_table
+from ttcsim.hwprofiles.curves import Group, norm
+from ttcsim.hwprofiles.experts import ExpertShape
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
+from ttcsim.simulator.expert_time import ExpertTime
+from ttcsim.simulator.gemm_time import GemmTime
 
 _CUDA_GRAPH_MAX_TOKENS = 512
 
@@ -30,8 +31,25 @@ class PrefillAttention:
     context_token_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _AllReduces:
+    """So many of a step, all over the hidden states of its tokens."""
+
+    count: int
+    latency_s: float
+    token_s: float
+    exponent: float
+
+    def seconds(self, tokens: int) -> float:
+        """Duration of all of them. [s]"""
+        return self.count * norm(self.latency_s, tokens * self.token_s, self.exponent)
+
+
 class Operators:
     """Cost of each operator of one model on `tensor_parallel` devices of one kind.
+
+    Numbers of the profile and the calibration are looked up once: `by_tokens` and the like are
+    called for every number of tokens that a step can have.
 
     Raises:
         InputError: If the profile or the calibration lacks a number that this model needs.
@@ -57,18 +75,26 @@ class Operators:
         self.dp = data_parallel
         over = calibration.overheads
         self._logit_s = over.logit_s if truncated_sampling else 0.0
-        self._elementwise = overhead_factor * calibration.elementwise.traffic
         self._step_s = overhead_factor * (self.pp * over.step_s + model.layers * over.layer_s)
         self.sequence_s: float = overhead_factor * over.sequence_s
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
-        self._gemm_device = self._measured_device(calibration.gemm_table)
-        self._moe_device = self._measured_device(calibration.moe_table)
+        self._elementwise_s = self._elementwise_s_per_token(overhead_factor)
         self._peaks: dict[str, float] = {}
-        self._gemms = model.gemms(tensor_parallel)
+        self._gemm_device = self._measured_device(calibration.gemm_table)
+        gemms = model.gemms(tensor_parallel)
+        self._gemm_times = [(gemm.count, self._time_of_gemm(gemm)) for gemm in gemms]
         self._head = model.lm_head(tensor_parallel)
+        self._head_time = self._time_of_gemm(self._head)
         self._experts = model.experts(tensor_parallel)
-        self._expert_shape = self._shape_of_experts(expert_parallel)
+        self._expert_time = self._time_of_experts(expert_parallel)
+        values = sum(gemm.values for gemm in gemms)
+        if self._experts is not None:
+            experts = self._experts
+            values += experts.layers * experts.top_k * experts.values_per_expert
+        self._token_flops = 2.0 * values
+        self._stage_transfers_s = self._stage_transfers_s_per_token()
+        self._all_reduces = self._all_reduces_of_a_step()
         self._context_memory_s, self._context_flops = self._measure_context_token()
 
     def _measured_device(self, table: Group | None) -> HardwareProfile:
@@ -87,28 +113,24 @@ class Operators:
     def by_tokens(self, tokens: int) -> tuple[float, float, float]:
         """(seconds, the all-reduce part of them, FLOPs of a device) of a step with `tokens`."""
         padded = self._padded(tokens)
-        seconds = math.fsum(gemm.count * self.gemm_s(gemm, padded) for gemm in self._gemms)
-        seconds += self.experts_s(padded) + self._elementwise_s(tokens)
-        all_reduce_s = self._all_reduce_s(padded)
+        seconds = self._gemms_s(padded)
+        seconds += self.experts_s(padded) + tokens * self._elementwise_s
+        all_reduce_s = sum(each.seconds(padded) for each in self._all_reduces)
         seconds += self._step_s
-        seconds += self._stage_transfers_s(padded)
-        values = sum(gemm.values for gemm in self._gemms)
-        if self._experts is not None:
-            experts = self._experts
-            values += experts.layers * experts.top_k * experts.values_per_expert
-        return seconds + all_reduce_s, all_reduce_s, 2.0 * tokens * values
+        seconds += padded * self._stage_transfers_s
+        return seconds + all_reduce_s, all_reduce_s, tokens * self._token_flops
 
     def roofline_s(self, tokens: int, samples: int) -> tuple[float, float, float]:
         """(matrix products but the LM head, LM head, elementwise) of a step, each in seconds."""
-        body = math.fsum(gemm.count * self.gemm_s(gemm, tokens) for gemm in self._gemms)
-        head = self.gemm_s(self._head, samples) if samples else 0.0
-        return body, head, self._elementwise_s(tokens)
+        body = self._gemms_s(tokens)
+        head = self._head_time.seconds(samples) if samples else 0.0
+        return body, head, tokens * self._elementwise_s
 
     def by_samples(self, samples: int) -> tuple[float, float]:
         """(seconds, FLOPs of a device) of LM head and sampler for `samples` output tokens."""
         if not samples:
             return 0.0, 0.0
-        seconds = self.gemm_s(self._head, samples)
+        seconds = self._head_time.seconds(samples)
         seconds += samples * (self.sequence_s + self.model.vocab * self._logit_s)
         return seconds, 2.0 * samples * self._head.values
 
@@ -150,43 +172,6 @@ class Operators:
         step = 8 if tokens <= 248 else 16
         return -(-tokens // step) * step
 
-    def gemm_s(self, gemm: Gemm, tokens: int) -> float:
-        """Duration of one matrix product with `tokens` rows: measured, or by the curve. [s]"""
-        dtype = self._compute_dtype(gemm.dtype)
-        width = BYTES_PER_VALUE[gemm.dtype]
-        seconds = self._gemm_curve_s(self.profile, dtype, width, gemm.n, gemm.k, tokens)
-        table = self.calibration.gemm_table
-        if table is None or dtype not in KERNELS:
-            return seconds
-        grid = load_gemm_table(table.table).get(KERNELS[dtype])
-        if grid is None:
-            return seconds
-        n, k, rows = grid.inside(gemm.n, gemm.k, tokens)
-        full = width if dtype == "fp4" else BYTES_PER_VALUE[dtype]  # fp4 has kinds of scales
-        return (
-            seconds
-            * grid.at(n, k, rows)
-            / self._gemm_curve_s(self._gemm_device, dtype, full, n, k, rows)
-        )
-
-    def _gemm_curve_s(
-        self, profile: HardwareProfile, dtype: str, width: float, n: int, k: int, rows: int
-    ) -> float:
-        """A product of `rows` x k with k x n weights of `width` bytes each, by the curve. [s]"""
-        curve = self.calibration.gemm_curve(dtype)
-        peak = profile.peak(dtype) * curve.compute_efficiency
-        rate = profile.require("memory.hbm.bytes_per_s") * curve.memory_efficiency
-        activations = rows * (n + k) * BYTES_PER_VALUE[self.model.dtype]
-        memory_s = (n * k * width + activations) / rate
-        if curve.wave is None:
-            flops = 2.0 * rows * n * k
-        else:
-            tile = 64 if rows <= 64 else 128
-            tiles = -(-rows // tile) * -(-n // 128) + curve.wave * profile.require("compute_units")
-            flops = 2.0 * k * 128 * tile * tiles
-        seconds = curve.latency_s + _norm(flops / peak, memory_s, curve.exponent)
-        return seconds * curve.slowdown_at(rows)
-
     def _peak(self, dtype: str) -> float:
         if dtype not in self._peaks:
             self._peaks[dtype] = self.profile.peak(dtype)
@@ -201,10 +186,10 @@ class Operators:
         )
         return self.model.dtype if weight_only else dtype
 
-    def _shape_of_experts(self, expert_parallel: bool) -> ExpertShape | None:
+    def _time_of_experts(self, expert_parallel: bool) -> ExpertTime | None:
         """The expert layers, and how the devices of all data-parallel engines share them."""
         routed = self.model.feed_forward.routed
-        if routed is None:
+        if routed is None or self._experts is None:
             return None
         devices = self.tp * self.dp
         what = (routed.experts, "experts") if expert_parallel else (
@@ -216,49 +201,43 @@ class Operators:
             )
         tp, ep = (1, devices) if expert_parallel else (devices, 1)
         width = routed.intermediate
-        return ExpertShape(routed.hidden, width, routed.experts, routed.top_k, tp, ep)
+        shape = ExpertShape(routed.hidden, width, routed.experts, routed.top_k, tp, ep)
+        calibration, weights = self.calibration, self._experts.dtype
+        if calibration.moe is None:
+            calibration.time_borrowed_for(self.model.dtype, self.tp, moe=True)  # raises
+            raise AssertionError
+        return ExpertTime(
+            shape,
+            weights,
+            self._compute_dtype(weights),
+            calibration.moe,
+            calibration,
+            self.profile,
+            self._measured_device(calibration.moe_table),
+        )
+
+    def _time_of_gemm(self, gemm: Gemm) -> GemmTime:
+        return GemmTime(
+            gemm,
+            self._compute_dtype(gemm.dtype),
+            self.model.dtype,
+            self.calibration,
+            self.profile,
+            self._gemm_device,
+        )
+
+    def _gemms_s(self, tokens: int) -> float:
+        """All matrix products of all layers, but the LM head. [s]"""
+        return math.fsum(count * time.seconds(tokens) for count, time in self._gemm_times)
 
     def experts_s(self, tokens: int) -> float:
-        """Routed experts of all layers: measured, or read the touched ones and compute.
-
-        Of data-parallel engines, each brings as many tokens.
-        """
-        experts, shape = self._experts, self._expert_shape
-        if experts is None or shape is None:
+        """Routed experts of all layers; each data-parallel engine brings as many tokens. [s]"""
+        if self._experts is None or self._expert_time is None:
             return 0.0
-        tokens *= self.dp
-        curve, table = self.calibration.moe, self.calibration.moe_table
-        if curve is None:
-            self.calibration.time_borrowed_for(self.model.dtype, self.tp, moe=True)  # raises
-            raise AssertionError
-        seconds = self._expert_layer_s(curve, self.profile, shape, tokens)
-        if table is not None:
-            found = nearest_experts(load_expert_table(table.table), experts.dtype, shape)
-            if found is not None:
-                own, times = found
-                seconds *= times.at(tokens) / self._expert_layer_s(
-                    curve, self._moe_device, own, tokens
-                )
-        return experts.layers * seconds
+        return self._experts.layers * self._expert_time.seconds(tokens * self.dp)
 
-    def _expert_layer_s(
-        self, curve: MoeCurve, profile: HardwareProfile, shape: ExpertShape, tokens: int
-    ) -> float:
-        """One layer of experts by the curve: read the touched ones, compute on routed tokens."""
-        assert self._experts is not None
-        dtype = self._compute_dtype(self._experts.dtype)
-        values = 3 * shape.hidden * shape.intermediate // shape.tp
-        here, chance = shape.experts / shape.ep, shape.top_k / shape.experts
-        routed = tokens * shape.top_k / shape.ep
-        compute_s = 2.0 * routed * values / (profile.peak(dtype) * curve.compute_efficiency)
-        touched = here * (1.0 - (1.0 - chance) ** tokens)
-        rate = profile.require("memory.hbm.bytes_per_s") * curve.memory_efficiency
-        memory_s = touched * values * BYTES_PER_VALUE[self._experts.dtype] / rate
-        layer_s = curve.latency_s + routed * curve.routed_token_s
-        return layer_s + _norm(compute_s, memory_s, curve.exponent)
-
-    def _elementwise_s(self, tokens: int) -> float:
-        """Norms, rotary embedding and activation: memory traffic at nominal bandwidth."""
+    def _elementwise_s_per_token(self, factor: float) -> float:
+        """Norms, rotary embedding and activation: memory traffic at nominal bandwidth. [s]"""
         model, sizes = self.model, self.model.attention
         parts = model.feed_forward
         width = parts.intermediate if parts.dense_layers else parts.shared_intermediate
@@ -266,33 +245,32 @@ class Operators:
             width = max(width, parts.routed.top_k * parts.routed.intermediate)
         heads = (sizes.heads * sizes.head_dim + 2 * sizes.kv_heads * sizes.head_dim) / self.tp
         values = 8 * model.hidden + 3 * width / self.tp + heads
-        moved = model.layers * tokens * BYTES_PER_VALUE[model.dtype] * values
-        return self._elementwise * moved / self._bandwidth
+        moved = model.layers * BYTES_PER_VALUE[model.dtype] * values
+        return factor * self.calibration.elementwise.traffic * moved / self._bandwidth
 
-    def _all_reduce_s(self, tokens: int) -> float:
-        """Two all-reduces a layer over the hidden state of all tokens.
+    def _all_reduces_of_a_step(self) -> list["_AllReduces"]:
+        """Two a layer over the hidden state of all tokens.
 
         Tokens of data-parallel engines are gathered before routed experts and scattered behind
         them, which is an all-reduce over all their devices.
         """
         layers = 2 * self.model.layers
         routed = self.model.feed_forward.routed
-        seconds = 0.0
-        if routed is not None and self.dp > 1:
-            layers -= routed.layers
-            seconds = routed.layers * self._one_all_reduce_s(self.tp * self.dp, tokens * self.dp)
-        return seconds + layers * self._one_all_reduce_s(self.tp, tokens)
+        if routed is None or self.dp == 1:
+            return self._all_reduces_over(layers, self.tp)
+        shared = self._all_reduces_over(routed.layers, self.tp * self.dp, self.dp)
+        return self._all_reduces_over(layers - routed.layers, self.tp) + shared
 
-    def _one_all_reduce_s(self, devices: int, tokens: int) -> float:
+    def _all_reduces_over(self, count: int, devices: int, engines: int = 1) -> list["_AllReduces"]:
         if devices == 1:
-            return 0.0
+            return []
         curve = self.calibration.all_reduce_curve(devices)
-        message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
         rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
-        return _norm(curve.latency_s, message / rate, curve.exponent)
+        token_s = engines * self.model.hidden * BYTES_PER_VALUE[self.model.dtype] / rate
+        return [_AllReduces(count, curve.latency_s, token_s, curve.exponent)]
 
-    def _stage_transfers_s(self, tokens: int) -> float:
-        """Hidden states of all tokens from each stage of a pipeline to the next, at nominal rate.
+    def _stage_transfers_s_per_token(self) -> float:
+        """Hidden states from each stage of a pipeline to the next, at nominal rate. [s]
 
         Beyond a node's devices they go over the link between nodes.
         """
@@ -300,7 +278,7 @@ class Operators:
             return 0.0
         inside = self.tp * self.pp <= self.profile.devices_per_node
         link = "links.intra_node" if inside else "links.inter_node"
-        message = tokens * self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
+        message = self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
         return (self.pp - 1) * message / self.profile.require(f"{link}.bytes_per_s")
 
     def _measure_context_token(self) -> tuple[float, float]:
@@ -378,11 +356,3 @@ class Operators:
         heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
         share = min(1.0, decoders * heads / (0.8 * units))
         return factor * sizes.full_layers * sizes.head_dim * 4.0 / rate * share / decoders
-
-
-def _norm(a: float, b: float, exponent: float) -> float:
-    """(a^p + b^p)^(1/p): the sum for p = 1, the larger for p = infinity."""
-    larger, smaller = (a, b) if a > b else (b, a)
-    if larger <= 0.0 or math.isinf(exponent):
-        return larger
-    return float(larger * (1.0 + (smaller / larger) ** exponent) ** (1.0 / exponent))

@@ -263,6 +263,7 @@ def _cost(
     drafter: Drafter | None,
 ) -> StepCost:
     def cost_of(model: Architecture, drafting: StepCost | None, drafts: int) -> StepCost:
+        """Of the model, or of its drafter: both run on the same devices."""
         return StepCost(
             model,
             profile,

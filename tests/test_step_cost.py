@@ -280,3 +280,27 @@ def test_a_missing_curve_is_named_before_the_run() -> None:
         StepCost(load_model(MOE), profile, found.model_copy(update={"moe": None}))
     with pytest.raises(InputError, match=r"all_reduce\.16"):
         StepCost(load_model(DENSE), profile, found, 16)
+
+
+# -- what a step needs is looked up once -------------------------------------------------------
+
+
+@pytest.mark.parametrize("pp", [1, 2])
+@pytest.mark.parametrize("model", [DENSE, MOE])
+def test_steps_do_not_search_the_profile(
+    model: str, pp: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than all the rest of a step, and there are steps of thousands of sizes."""
+    calibration = load_calibration("h100_sxm")
+    assert calibration is not None
+    of = StepCost(
+        load_model(model), load_profile("h100_sxm"), calibration, tensor_parallel=2,
+        pipeline_parallel=pp,
+    )  # fmt: skip
+
+    def require(*_: object) -> float:
+        raise AssertionError("searches the profile")
+
+    monkeypatch.setattr(HardwareProfile, "require", require)
+    for decoders in (3, 100, 700):
+        assert of.row(decoders, 0, (Prefill(123, 0, True),)).duration > of.row(decoders).duration

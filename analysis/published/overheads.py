@@ -70,6 +70,7 @@ def responses(rows: Sequence[PublishedRow], calibration: Calibration) -> tuple[A
     """(seconds without overheads, seconds by unit of each coefficient, a row a published row)."""
 
     def moved(**values: float) -> Array:
+        """Predictions with these coefficients, and 0 for the others."""
         update = {"step_s": 0.0, **dict.fromkeys(UNITS, 0.0), **values}
         traffic = update.pop("traffic")
         changed = calibration.model_copy(

@@ -173,6 +173,7 @@ def _replaced(scenario: Scenario, files: Mapping[str, bytes], place: Callable[[s
     """The scenario with other names of its files."""
 
     def renamed(record: Any) -> Any:
+        """A record of a scenario, and those in it."""
         changes = {}
         for field in record.model_fields_set:
             value = getattr(record, field)
