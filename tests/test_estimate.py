@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import ttcsim
 from ttcsim.analysis.estimate.bounds import mean_steps_s, without_overlap
-from ttcsim.analysis.estimate.estimate import spread
 from ttcsim.analysis.estimate.kinetics import kinetics_flops
 from ttcsim.analysis.estimate.lone_question import ask_alone, lone_engines
+from ttcsim.analysis.estimate.spread import spread
 from ttcsim.cli import app
 from ttcsim.errors import InputError
 from ttcsim.simulator.model_catalogue import load_model

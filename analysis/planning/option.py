@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ttcsim.analysis.plain import finite
 from ttcsim.analysis.planning.space import Candidate
 from ttcsim.analysis.planning.trials import Summary
 
@@ -42,7 +43,7 @@ class Option:
 
     def row(self) -> dict[str, Any]:
         """One flat row; numbers that are not known are None."""
-        row = {
+        row: dict[str, Any] = {
             **self.candidate.values,
             "replicas": self.replicas or None,
             "scorers": self.scorers or None,
@@ -56,8 +57,4 @@ class Option:
         for name in self.measured:
             row[name] = self.measured[name]
             row[f"{name}_bound"] = self.bounds[name]
-        return {key: _known(value) for key, value in row.items()}
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return {key: finite(value) for key, value in row.items()}

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ttcsim.analysis.estimate.estimate import Estimate, UnderLoad, estimate, under_load
+from ttcsim.analysis.estimate.estimate import estimate
+from ttcsim.analysis.estimate.figures import Estimate
+from ttcsim.analysis.estimate.under_load import UnderLoad, under_load
 from ttcsim.analysis.planning.space import Candidate, Fields
 from ttcsim.errors import InputError
 from ttcsim.simulator.plans import plans_of

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ttcsim.analysis.plain import finite
+
 METRICS = ("makespan_s", "output_tokens_per_s", "ttft_ms", "tpot_ms", "e2el_ms")
 """Means over a run: of questions' makespans, of all tokens over wall time, of calls' latencies."""
 
@@ -262,7 +264,7 @@ class ValidationReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         errors = np.abs(self.errors) if self.validated else np.asarray([0.0])
-        return {
+        plain = {
             "schema_version": 1,
             "kind": "validation",
             "source": self.source,
@@ -282,3 +284,5 @@ class ValidationReport:
             "ranking": {"makespan": self.makespans.to_dict(), "tokens": self.tokens.to_dict()},
             "workloads": [each.to_dict() for each in self.workloads],
         }
+        found: dict[str, Any] = finite(plain)
+        return found

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ttcsim.analysis.calibrate.calibrate import write_calibration as write_calibration
     from ttcsim.analysis.compare import Comparison as Comparison
     from ttcsim.analysis.compare import compare as compare
-    from ttcsim.analysis.estimate.estimate import Estimate as Estimate
-    from ttcsim.analysis.estimate.estimate import Estimates as Estimates
     from ttcsim.analysis.estimate.estimate import estimate as estimate
+    from ttcsim.analysis.estimate.figures import Estimate as Estimate
+    from ttcsim.analysis.estimate.figures import Estimates as Estimates
     from ttcsim.analysis.measure.campaign import load_campaign as load_campaign
     from ttcsim.analysis.measure.foreign import load_measured as load_measured
     from ttcsim.analysis.measure.measure import Launch as Launch
@@ -78,7 +78,8 @@ IS_COMPILED = use_compiled()
 _HOMES = {
     "ttcsim.analysis.calibrate.calibrate": ("calibrate", "write_calibration"),
     "ttcsim.analysis.compare": ("Comparison", "compare"),
-    "ttcsim.analysis.estimate.estimate": ("Estimate", "Estimates", "estimate"),
+    "ttcsim.analysis.estimate.estimate": ("estimate",),
+    "ttcsim.analysis.estimate.figures": ("Estimate", "Estimates"),
     "ttcsim.analysis.measure.campaign": ("load_campaign",),
     "ttcsim.analysis.measure.foreign": ("load_measured",),
     "ttcsim.analysis.measure.measure": ("Launch", "measure"),

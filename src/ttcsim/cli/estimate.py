@@ -8,7 +8,7 @@ from ttcsim.cli import options as o
 from ttcsim.cli.run import DEFAULT_STRATEGIES, scenario_of
 
 if TYPE_CHECKING:
-    from ttcsim.analysis.estimate.estimate import Estimates
+    from ttcsim.analysis.estimate.figures import Estimates
 
 HEADS = {
     "calls": ("calls", ""),
@@ -80,7 +80,7 @@ def estimate(
 
 
 def _print(found: "Estimates") -> None:
-    from ttcsim.analysis.estimate.estimate import FORMULAS
+    from ttcsim.analysis.estimate.figures import FORMULAS
     from ttcsim.cli.formats import print_rows
 
     print(found.scene)

@@ -15,7 +15,6 @@ from ttcsim.analysis.report.document import check_suffix
 from ttcsim.analysis.telling import scene
 from ttcsim.analysis.validate.report import ValidationReport
 from ttcsim.cli.formats import to_csv, to_json
-from ttcsim.cli.output import finite
 from ttcsim.errors import InputError
 from ttcsim.simulator.results import Result, Table
 
@@ -137,7 +136,7 @@ def write_validation(reports: Sequence[ValidationReport], folder: Path) -> None:
     from ttcsim.analysis.plots.measured import distribution_figure, scatter_figure
     from ttcsim.analysis.validate.text import report_text
 
-    plain = finite({"reports": [report.to_dict() for report in reports]})
+    plain = {"reports": [report.to_dict() for report in reports]}
     write_text(folder / "validation.json", to_json(plain) + "\n")
     text = "\n\n".join(report_text(report) for report in reports)
     write_text(folder / "validation.txt", text + "\n")

@@ -310,7 +310,6 @@ def validate(
     from ttcsim.analysis.validate.text import report_text
     from ttcsim.analysis.validate.validate import validate as run
     from ttcsim.cli import folders, formats
-    from ttcsim.cli import output as out
     from ttcsim.cli.published import tables_of, validate_published
 
     _check_format(format)
@@ -332,7 +331,7 @@ def validate(
         if folder is not None:
             folders.write_validation(reports, folder)
     if format == "json":
-        print(formats.to_json(out.finite({"reports": [report.to_dict() for report in reports]})))
+        print(formats.to_json({"reports": [report.to_dict() for report in reports]}))
     else:
         print("\n\n".join(report_text(report) for report in reports))
     if max_error is not None and any(_exceeds(report, max_error) for report in reports):

@@ -1,6 +1,5 @@
 """Results on stdout: tables for people, JSON and CSV for programs."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,15 +39,6 @@ def show_comparison(comparison: Comparison, format: str, baseline: str | None = 
         print(to_csv(comparison.summaries), end="")
     else:
         _print_comparison(comparison, baseline)
-
-
-def finite(plain: Any) -> Any:
-    """The same data with null for numbers that are not finite, which JSON does not have."""
-    if isinstance(plain, dict):
-        return {key: finite(value) for key, value in plain.items()}
-    if isinstance(plain, list | tuple):
-        return [finite(value) for value in plain]
-    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 _COLUMN_ORDER = (
