@@ -62,29 +62,39 @@ class FreeList:
 
     Blocks without a hash only ever join the front and hashed ones only the back, and none changes
     sides while it is free. So the list is a stack followed by a least-recently-used queue, in which
-    a `Kept` stands for all its blocks, tail first.
+    a `Kept` stands for all its blocks, tail first. At the bottom of the stack are the `fresh` last
+    blocks that nobody has ever held; they are made when they are handed out.
     """
 
-    __slots__ = ("hashed", "root", "unhashed")
+    __slots__ = ("fresh", "hashed", "num_blocks", "root", "unhashed")
 
-    def __init__(self, blocks: list[Block]) -> None:
-        self.unhashed = blocks[::-1]  # the front of the list is the end of the stack
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self.fresh = num_blocks - 1
+        self.unhashed: list[Block] = []  # the front of the list is the end of the stack
         self.hashed = 0
         self.root = Entry()  # its `after` is the first in the queue, its `before` the last
         self.root.before = self.root.after = self.root
 
     def __len__(self) -> int:
-        return len(self.unhashed) + self.hashed
+        return len(self.unhashed) + self.fresh + self.hashed
 
     def __iter__(self) -> Iterator[int]:
         """Ids of the free blocks, in order."""
         found = [block.id for block in reversed(self.unhashed)]
+        found += range(self.num_blocks - self.fresh, self.num_blocks)
         entry = self.root.after
         while entry is not None and entry is not self.root:
             blocks = reversed(entry.blocks) if isinstance(entry, Kept) else [entry]
             found += [block.id for block in blocks if isinstance(block, Block)]
             entry = entry.after
         return iter(found)
+
+    def unpack(self, count: int) -> list[Block]:
+        """Hand out the first of the fresh blocks."""
+        first = self.num_blocks - self.fresh
+        self.fresh -= count
+        return [Block(id) for id in range(first, first + count)]
 
     def push(self, entry: Entry) -> None:
         """Put an entry last in the queue."""
@@ -115,7 +125,7 @@ class BlockPool:
         if num_blocks < 2:
             raise ValueError(f"num_blocks must be >= 2 (one is the null block), not {num_blocks}")
         self.num_blocks = num_blocks
-        self.free = FreeList([Block(id) for id in range(1, num_blocks)])
+        self.free = FreeList(num_blocks)
         # Equal blocks may coexist; the oldest registered one is found, so the order is kept.
         self.cached: dict[Key, Block | list[Block]] = {}
 
@@ -128,7 +138,7 @@ class BlockPool:
     def free_blocks(self) -> int:
         """Blocks that nobody holds."""
         free = self.free
-        return len(free.unhashed) + free.hashed
+        return len(free.unhashed) + free.fresh + free.hashed
 
     @property
     def used_blocks(self) -> int:
@@ -188,8 +198,13 @@ class BlockPool:
             taken = unhashed[-count:]
             taken.reverse()
             del unhashed[len(unhashed) - len(taken) :]
-        if len(taken) < count:
-            self._evict(count - len(taken), taken)
+        missing = count - len(taken)
+        if missing > 0 and self.free.fresh:
+            made = self.free.unpack(min(missing, self.free.fresh))
+            taken += made
+            missing -= len(made)
+        if missing > 0:
+            self._evict(missing, taken)
         return taken
 
     def _evict(self, count: int, taken: list[Block]) -> None:

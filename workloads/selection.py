@@ -47,13 +47,14 @@ def expected_best_by_score(
     _check_size(samples, n)
     if not _judged(samples):
         return None
-    total = Fraction(0)
+    total: int | Fraction = 0
     below = 0
     for group in _by_value(samples, scores):
-        chance = comb(below + len(group), n) - comb(below, n)
-        total += chance * Fraction(sum(bool(sample.correct) for sample in group), len(group))
+        ways = comb(below + len(group), n) - comb(below, n)
+        right = ways * sum(bool(sample.correct) for sample in group)
+        total += right if len(group) == 1 else Fraction(right, len(group))
         below += len(group)
-    return float(total / comb(len(samples), n))
+    return float(Fraction(total, comb(len(samples), n)))
 
 
 def expected_majority(samples: Sequence[Sample], n: int) -> float | None:
