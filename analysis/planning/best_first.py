@@ -17,7 +17,7 @@ from ttcsim.analysis.planning.trials import Screened
 
 RUNNERS_UP: Final = 2
 """Plans beside the winner that are looked for, up to this much dearer."""
-DEARER: Final = 1.1
+DEARER: Final = 1.05
 
 PATIENCE: Final = 3
 """Failures of a candidate after which it is asked whether any number of replicas is enough."""
@@ -55,15 +55,16 @@ class _Contender:
         if option.status == "meets":
             self.settled = search.least(self.candidate, self.screened, self.too_few, replicas)
             return None
-        lost = None
-        if self.failures == PATIENCE and search.slow(option):
-            lost = search.hopeless(self.candidate, self.screened)
         self.failures += 1
         if search.dear(option):
             self.most = replicas - 1
         else:
-            self.too_few = replicas
-        return lost or (option if self.too_few >= self.most else None)
+            self.too_few = search.too_few(option, self.screened, self.most - 1)
+        if self.too_few >= self.most:
+            return option
+        if search.slow(option) and self.failures == PATIENCE:
+            return search.hopeless(self.candidate, self.screened)
+        return None
 
     def left(self, search: Search) -> Option:
         """What is said of it once the winner is known."""

@@ -59,7 +59,7 @@ def plan(
         deadline_s: Instead: time in which all questions, asked at once, must be answered. [s]
         trace: Name of a trace, or one; default: the scenario's, or that of scenarios.
         questions: How many are asked in each simulation; default: all of the trace, and with a rate
-            as many as arrive in seven mean makespans of a lone question.
+            as many as arrive while the engines could settle ten times.
         tensor_parallel, pipeline_parallel, weight_dtype, kv_cache_dtype: Ways to serve the model.
         max_num_seqs, max_num_batched_tokens, enable_prefix_caching: Engine settings.
         minimise: usd per hour, or joules per question.

@@ -18,19 +18,17 @@ question as this much shorter, before anything is ruled out."""
 
 SHARES: Final = {"makespan_mean": None, "makespan_p50": 0.5, "makespan_p95": 0.95}
 """Percentile of each objective on makespans that an estimate knows."""
-LOAD_SLACK: Final = 0.1
-"""By how much an estimate of makespans under load may be too long."""
-STEADY: Final = 7.0
-"""Makespans of a lone question for which questions arrive in a run: engines fill in a few."""
+STEADY: Final = 10.0
+"""How often the engines could settle while questions arrive in a run: then it shows makespans as
+they are in the long run, less two per cent or so."""
 MOST_QUESTIONS: Final = 5000
 """Most questions of a run, for want of time."""
 
 TOGETHER: Final = 2
 """Seeds that are run before it is asked whether one has missed already."""
 
-CONFIDENCE: Final = 0.99
-"""With this chance a fresh seed meets an objective, if runs are normally distributed: so five do
-with 95 %."""
+CONFIDENCE: Final = 0.975
+"""With this chance a run with a fresh seed meets an objective, if runs are normally distributed."""
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Search:
     workers: Workers
     progress: Callable[[str], None]
     simulations: int = 0
-    _runs: dict[tuple[Candidate, int], list[Summary]] = field(default_factory=dict)
+    _runs: dict[tuple[Candidate, int, int | None], list[Summary]] = field(default_factory=dict)
 
     # -- before any simulation ---------------------------------------------------------------------
 
@@ -120,7 +118,7 @@ class Search:
         for slo in self.slos:
             if slo.name in SHARES:
                 mean_s = load.makespan_s(self.rate / replicas / (1 + SLACK), SHARES[slo.name])
-                if slo.excess(mean_s * (1 - LOAD_SLACK)) > 0:
+                if slo.excess(mean_s * (1 - SLACK)) > 0:
                     return True
         return False
 
@@ -139,8 +137,35 @@ class Search:
 
     def hopeless(self, candidate: Candidate, screened: Screened) -> Option | None:
         """The candidate with as many replicas as make sense, if even these are too slow."""
-        found = self.tried(candidate, screened, self.most(screened), seeds=1)
+        replicas = self.most(screened)
+        runs = self._simulated(candidate, screened, replicas, self.questions, 1)
+        found = self._option(candidate, screened, replicas, runs, 1)
         return found if self.slow(found) else None
+
+    def too_few(self, option: Option, screened: Screened, most: int) -> int:
+        """Most replicas, up to `most`, that are too few as well, after an option that misses.
+
+        Makespans fall with more replicas as estimated, from what was measured, to within SLACK.
+        """
+        replicas = option.replicas
+        while replicas < most and self._still_slow(option, screened, replicas + 1):
+            replicas += 1
+        return replicas
+
+    def _still_slow(self, option: Option, screened: Screened, replicas: int) -> bool:
+        if screened.load is None:
+            return False
+        for slo in self.slos:
+            measured = option.measured[slo.name]
+            if slo.name not in SHARES or measured is None:
+                continue
+            then_s, now_s = (
+                screened.load.makespan_s(self.rate / count, SHARES[slo.name])
+                for count in (option.replicas, replicas)
+            )
+            if then_s < math.inf and slo.excess(measured * now_s / then_s * (1 - SLACK)) > 0:
+                return True
+        return False
 
     def slow(self, option: Option) -> bool:
         """Whether an objective is missed that more replicas could help."""
@@ -182,36 +207,51 @@ class Search:
         """A cost in words."""
         return f"${value:.2f} an hour" if self.minimise == "usd" else f"{value:,.0f} J a question"
 
-    def tried(
-        self, candidate: Candidate, screened: Screened, replicas: int, seeds: int | None = None
-    ) -> Option:
+    def tried(self, candidate: Candidate, screened: Screened, replicas: int) -> Option:
         """Simulate with one seed after the other until one misses, or all are through."""
-        wanted = seeds or self.seeds
-        found = self._runs.setdefault((candidate, replicas), [])
+        asked = self._questions(screened, replicas)
+        runs = self._simulated(candidate, screened, replicas, asked, self.seeds)
+        return self._option(candidate, screened, replicas, runs, self.seeds)
+
+    def _simulated(
+        self,
+        candidate: Candidate,
+        screened: Screened,
+        replicas: int,
+        asked: int | None,
+        seeds: int,
+    ) -> list[Summary]:
+        """Runs of so many questions, with so many seeds or up to one that misses."""
+        found = self._runs.setdefault((candidate, replicas, asked), [])
         _, scorers = self.fewest(screened)
-        while len(found) < wanted and not any(map(self._missed, found)):
+        while len(found) < seeds and not any(map(self._missed, found)):
             shown = ", ".join(
                 str(value) for value in candidate.values.values() if value is not None
             )
             self.progress(f"simulations: {self.simulations}; {shown}, {replicas} replicas")
-            last = min(len(found) + TOGETHER, wanted)
-            seeds_now = range(len(found), last)
-            asked = self._questions(screened)
-            more = self.workers.run(candidate, replicas, scorers, seeds_now, asked)
-            for summary in more if self.questions is not None else ():
+            last = min(len(found) + TOGETHER, seeds)
+            more = self.workers.run(candidate, replicas, scorers, range(len(found), last), asked)
+            for summary in more if asked is not None else ():
                 usd = self._usd_per_hour(screened, replicas, scorers)
                 summary["cost_per_question_usd"] = usd / 3600 / self.rate  # no ramp, no drain
             self.simulations += len(more)
             found += more
-        return self._option(candidate, screened, replicas, scorers, found[:wanted], wanted)
+        return found[:seeds]
 
-    def _questions(self, screened: Screened) -> int | None:
-        """Questions of a run: they arrive for several makespans, so that the engines fill."""
+    def _questions(self, screened: Screened, replicas: int) -> int | None:
+        """Questions of a run: they arrive for long enough that the start hardly counts.
+
+        With N questions in flight, of which each takes T(N) = a + b·N, N/T leave a second. Where as
+        many arrive, N settles like exp(-t/tau), tau = T²/a: the longer, the fuller the engines.
+        """
         if self.questions is None:
             return None
         assert screened.estimate is not None
-        steady = math.ceil(STEADY * self.rate * screened.estimate.makespan_s)
-        return max(self.questions, min(steady, MOST_QUESTIONS))
+        settling_s = alone_s = screened.estimate.makespan_s
+        if screened.load is not None:
+            settling_s = screened.load.makespan_s(self.rate / replicas, None) ** 2 / alone_s
+        steady = min(STEADY * self.rate * settling_s, MOST_QUESTIONS)
+        return max(self.questions, math.ceil(steady))
 
     def _missed(self, summary: Summary) -> bool:
         return any(slo.excess(slo.value(summary)) > 0 for slo in self.slos)
@@ -221,11 +261,11 @@ class Search:
         candidate: Candidate,
         screened: Screened,
         replicas: int,
-        scorers: int,
         found: Sequence[Summary],
         wanted: int,
     ) -> Option:
         """What simulations say of a candidate; objectives have a margin for a fresh seed."""
+        _, scorers = self.fewest(screened)
         measured: dict[str, float | None] = {}
         bounds: dict[str, float | None] = {}
         for slo in self.slos:

@@ -246,6 +246,8 @@ def _write(found: "PlanResult", folder: Path) -> None:
 
 def show(found: "PlanResult") -> None:
     """Print the winner, the runners-up, why neighbours failed; or the closest misses."""
+    from ttcsim.analysis.planning.search import CONFIDENCE
+
     objectives = ", ".join(str(slo) for slo in found.slos)
     print(f"objectives: {objectives}\n")
     if found.winner is None:
@@ -254,7 +256,10 @@ def show(found: "PlanResult") -> None:
     table = [_row("winner", found.winner)]
     table += [_row("runner-up", each) for each in found.runners_up]
     _table(table)
-    print(f"\nEach holds for {found.seeds} seeds, with a margin that a fresh one meets with 99 %.")
+    print(
+        f"\nEach holds for {found.seeds} seeds, with a margin that a fresh one meets with"
+        f" {CONFIDENCE:.1%}."
+    )
     if found.neighbours:
         print("\nwhat differs from the winner in one thing:\n")
         _table([_neighbour(what, each) for what, each in found.neighbours])
