@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,8 +180,7 @@ def test_own_format_is_recognised(tmp_path: Path) -> None:
     assert read_requests(tmp_path / "copy.jsonl") == trace
 
 
-def test_four_thousand_mooncake_lines_are_quick(tmp_path: Path) -> None:
-    # A third of the published conversation trace (12,031 lines of 24 blocks), which takes 0.7 s.
+def test_thousands_of_mooncake_lines(tmp_path: Path) -> None:
     lines = [
         json.dumps(
             {
@@ -194,8 +192,6 @@ def test_four_thousand_mooncake_lines_are_quick(tmp_path: Path) -> None:
         )
         for i in range(4000)
     ]
-    path = saved(tmp_path, "\n".join(lines))
-    start = time.process_time()
-    trace = read_requests(path)
-    assert time.process_time() - start < 2
+    trace = read_requests(saved(tmp_path, "\n".join(lines)))
     assert len(trace.questions) == 4000
+    assert {question.prompt_tokens for question in trace.questions} == {12_035}

@@ -1,5 +1,6 @@
 """Simulate many cases: in this process, on all cores, or on a Ray cluster."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -64,6 +65,13 @@ def _ray_backend() -> str:
         supports_return_generator = True
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    ray.init(ignore_reinit_error=True, **options)
+    try:
+        ray.init(ignore_reinit_error=True, **options)
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        where = os.environ.get("RAY_ADDRESS", "the cluster last used here")
+        raise InputError(
+            f"--executor ray: cannot connect to {where}: {str(error).splitlines()[0]}"
+            "; see `ray status`, or set RAY_ADDRESS=local"
+        ) from None
     register_parallel_backend("ttcsim-ray", OneByOne)
     return "ttcsim-ray"
