@@ -78,7 +78,7 @@ MUTATIONS = (
     scheduler(
         "a hit may cover the last known token", ("(request.known - 1) //", "request.known //")
     ),
-    kv_cache("no null block", ("for id in range(1, num_blocks)", "for id in range(num_blocks)")),
+    kv_cache("no null block", ("self.fresh = num_blocks - 1", "self.fresh = num_blocks")),
     scheduler(
         "adopting an idle cached block costs nothing", ("free -= pool.idle(hits)", "free -= 0")
     ),
