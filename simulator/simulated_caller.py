@@ -9,8 +9,7 @@ from ttcsim.simulator.engine import Engine
 from ttcsim.simulator.request import Request, Status
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.asked import Asked
-from ttcsim.workloads.caller import Call
-from ttcsim.workloads.caller_base import CallerBase
+from ttcsim.workloads.caller import Call, Caller
 from ttcsim.workloads.context import new_serial
 
 
@@ -124,7 +123,7 @@ def _finished_as(call: Call) -> int:
     return record.finished_as
 
 
-class SimulatedCaller(CallerBase):
+class SimulatedCaller(Caller):
     """Caller of one question (see `ttcsim.workloads.caller.Caller`).
 
     Args:
@@ -202,13 +201,14 @@ class SimulatedCaller(CallerBase):
                 f" max_model_len {config.max_model_len} of {cluster.plan.model.name}"
             )
         record = self._open(call)
-        output_keys = new_serial() << 32
         if call.kind == "generate":
             assert call.output is not None
             output_keys = call.output.serial << 32
             if call.sample is not None:
                 traced = self.asked.sample(call.sample)
                 record.sample_model = traced.written_by if traced.calls else traced.model
+        else:
+            output_keys = new_serial() << 32
         caching = config.enable_prefix_caching
         keys: Sequence[int] = ()
         if caching and call.reuse_prefix:

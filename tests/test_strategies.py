@@ -8,15 +8,14 @@ from support import SMALL, question, rows, run, trace
 
 from ttcsim.simulator.results import Result
 from ttcsim.workloads.asked import Asked
-from ttcsim.workloads.caller import Call
-from ttcsim.workloads.caller_base import CallerBase
+from ttcsim.workloads.caller import Call, Caller
 from ttcsim.workloads.context import Context
 from ttcsim.workloads.question import Question
 from ttcsim.workloads.strategies import STRATEGIES, parse_strategy
 from ttcsim.workloads.strategy import Outcome, Strategy
 
 
-class Rehearsal(CallerBase):
+class Rehearsal(Caller):
     """A caller without engines: the shortest generate call ends first; keeps a log."""
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -374,6 +375,19 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, counted: list[str]) ->
 
 def test_processes_change_no_byte() -> None:
     assert whatif(BASE, VARY, jobs=1).to_dict() == whatif(BASE, VARY, jobs=2).to_dict()
+
+
+def test_a_ray_cluster_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 192.0.2.1:6379\nand more")
+
+    for name in ("ray", "ray.util", "ray.util.joblib", "ray.util.joblib.ray_backend"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules["ray"], "init", init, raising=False)
+    backend = sys.modules["ray.util.joblib.ray_backend"]
+    monkeypatch.setattr(backend, "RayBackend", object, raising=False)
+    with pytest.raises(InputError, match=r"--executor ray: cannot connect.*192\.0\.2\.1:6379;"):
+        whatif(BASE, VARY, executor="ray")
 
 
 def test_ray_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ from ttcsim.errors import InputError, StuckError
 from ttcsim.simulator.plans import Plan
 from ttcsim.simulator.scenario import FrontEnd, Scenario
 from ttcsim.workloads.asked import Asked
-from ttcsim.workloads.caller import Call
-from ttcsim.workloads.caller_base import CallerBase
+from ttcsim.workloads.caller import Call, Caller
 from ttcsim.workloads.context import Context
 from ttcsim.workloads.question import Question
 from ttcsim.workloads.strategy import Strategy
@@ -45,7 +44,7 @@ class LoneQuestion:
     other_s: float
 
 
-class LoneCaller(CallerBase):
+class LoneCaller(Caller):
     """Caller of one question on engines of its own (see `ttcsim.workloads.caller.Caller`)."""
 
     def __init__(self, engines: dict[str, LoneEngine], front_end: FrontEnd, asked: Asked) -> None:

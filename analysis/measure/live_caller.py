@@ -13,8 +13,7 @@ from ttcsim.analysis.measure.texts import Texts
 from ttcsim.errors import InputError
 from ttcsim.workloads import draws
 from ttcsim.workloads.asked import Asked
-from ttcsim.workloads.caller import Call
-from ttcsim.workloads.caller_base import CallerBase
+from ttcsim.workloads.caller import Call, Caller
 
 Clock = time.monotonic
 """The clock of the engine's recorder, too, if it runs on the same machine. [s]"""
@@ -68,7 +67,7 @@ class LiveWait:
             await self._changed.wait()
 
 
-class LiveCaller(CallerBase):
+class LiveCaller(Caller):
     """Caller of one question (see `ttcsim.workloads.caller.Caller`).
 
     Args:

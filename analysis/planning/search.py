@@ -219,7 +219,18 @@ class Search:
         """Simulate with one seed after the other until one misses, or all are through."""
         asked = self._questions(screened, replicas)
         runs = self._simulated(candidate, screened, replicas, asked, self.seeds)
-        return self._option(candidate, screened, replicas, runs, self.seeds)
+        option = self._option(candidate, screened, replicas, runs, self.seeds)
+        if len(runs) == self.seeds:
+            self._note_margins(option)
+        return option
+
+    def _note_margins(self, option: Option) -> None:
+        """Keep the least margin that an option with all seeds had, as a share of the mean."""
+        for name, mean in option.measured.items():
+            bound = option.bounds[name]
+            if mean and bound is not None:
+                margin = bound / mean - 1
+                self._margins[name] = min(margin, self._margins.get(name, margin))
 
     def _simulated(
         self,
@@ -281,10 +292,6 @@ class Search:
             measured[slo.name] = _mean(values)
             all_run = len(found) == wanted
             bounds[slo.name] = _bound(values, slo.at_least) if all_run else _worst(values, slo)
-            mean, bound = measured[slo.name], bounds[slo.name]
-            if all_run and wanted > 1 and mean and bound is not None:
-                margin = bound / mean - 1
-                self._margins[slo.name] = min(margin, self._margins.get(slo.name, margin))
         excesses = {slo.name: slo.excess(bounds[slo.name]) for slo in self.slos}
         worst = max(excesses, key=lambda name: excesses[name]) if excesses else ""
         excess = excesses.get(worst, 0.0)

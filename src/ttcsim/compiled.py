@@ -28,7 +28,7 @@ SIMULATOR = (
     "recorder", "request", "rows", "run", "scheduler", "series", "simulated_caller", "step_cost",
     "step_row",
 )  # fmt: skip
-WORKLOADS = ("asked", "caller", "caller_base", "context", "draws")
+WORKLOADS = ("asked", "caller", "context", "draws")
 MODULES = (
     *(f"ttcsim.simulator.{name}" for name in SIMULATOR),
     *(f"ttcsim.workloads.{name}" for name in WORKLOADS),
