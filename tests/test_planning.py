@@ -239,6 +239,16 @@ def test_runs_are_long_enough_to_fill_the_engines() -> None:
     assert row["cost_per_question_usd"] == pytest.approx(row["usd_per_hour"] / 3600 / 4.0)
 
 
+def test_the_winner_holds_in_the_long_run() -> None:
+    """Three engines answer in 125 s if the run is short, and in 238 s in the end."""
+    found = plan(**SMALL | {"hardware": ["h100_sxm"], "tensor_parallel": [1], "questions": None,
+                            "strategies": ["single"], "slo": ["makespan_p99:200s"],
+                            "question_rate": 4.0})  # fmt: skip
+    assert found.scenario is not None
+    long = found.scenario.model_copy(update={"questions": 6000, "seed": 77})
+    assert simulate(long).summary["makespan_p99_s"] <= 200
+
+
 def test_commands_start_what_was_planned() -> None:
     fields = {
         "generator": {
