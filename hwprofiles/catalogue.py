@@ -1,6 +1,7 @@
 """Find profiles and calibrations: bundled, in the user's folder, or by path."""
 
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +44,8 @@ def load_profile(name_or_path: str | Path, folder: Path | None = None) -> Hardwa
     name = str(name_or_path)
     if name not in paths:
         raise unknown_name("hardware", name, paths)
-    return _load(paths[name], HardwareProfile)
+    bundled = paths[name].parent == _bundled("devices")
+    return _load_bundled(paths[name]) if bundled else _load(paths[name], HardwareProfile)
 
 
 def load_calibration(device_or_path: str | Path, folder: Path | None = None) -> Calibration | None:
@@ -91,6 +93,12 @@ def _check_name(calibration: Calibration, name: str, where: str) -> None:
             f"{where}: device: is '{calibration.device}', the hardware is '{name}'; a what-if"
             " profile keeps the name of the device that was calibrated"
         )
+
+
+@cache
+def _load_bundled(path: Path) -> HardwareProfile:
+    """A profile that comes with the package: it does not change, and studies ask for it often."""
+    return _load(path, HardwareProfile)
 
 
 def _load(path: Path, model: type[_Model]) -> _Model:
