@@ -157,6 +157,9 @@ class Overheads(Group):
         Factor on tail time = layers·(max - mean context)·head_dim·4 B /
         (bandwidth·memory_efficiency/compute_units)·min(1, sequences·kv_heads
         /(0.8·compute_units)): the longest sequence keeps one compute unit busy. [1]
+    expert_layer_s : dict of str to float
+        Per layer of routed experts and step, by data type of their weights: what an engine needs
+        beyond the kernels of the curve or table. [s]
     """
 
     step_s: NonNegative
@@ -164,6 +167,7 @@ class Overheads(Group):
     sequence_s: NonNegative
     logit_s: NonNegative
     tail: NonNegative
+    expert_layer_s: dict[str, NonNegative] = Field(default_factory=dict)
 
 
 class FrontEndLatency(Group):

@@ -75,7 +75,12 @@ class Operators:
         self.dp = data_parallel
         over = calibration.overheads
         self._logit_s = over.logit_s if truncated_sampling else 0.0
-        self._step_s = overhead_factor * (self.pp * over.step_s + model.layers * over.layer_s)
+        layers_s = model.layers * over.layer_s
+        self._experts = model.experts(tensor_parallel)
+        if self._experts is not None:
+            expert_layer_s = over.expert_layer_s.get(self._experts.dtype, 0.0)
+            layers_s += self._experts.layers * expert_layer_s
+        self._step_s = overhead_factor * (self.pp * over.step_s + layers_s)
         self.sequence_s: float = overhead_factor * over.sequence_s
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
@@ -86,7 +91,6 @@ class Operators:
         self._gemm_times = [(gemm.count, self._time_of_gemm(gemm)) for gemm in gemms]
         self._head = model.lm_head(tensor_parallel)
         self._head_time = self._time_of_gemm(self._head)
-        self._experts = model.experts(tensor_parallel)
         self._expert_time = self._time_of_experts(expert_parallel)
         values = sum(gemm.values for gemm in gemms)
         if self._experts is not None:

@@ -114,6 +114,20 @@ def test_an_engine_may_have_a_calibration_of_its_own() -> None:
     assert engine_calibration("rtx_pro_6000_server", "0.32.0") is None
 
 
+@pytest.mark.parametrize("device", ["h100_sxm", "b200_sxm"])
+def test_vllm_0_11_differs_in_its_experts_alone(device: str) -> None:
+    path = engine_calibration(device, "0.11.1*")
+    assert path is not None
+    older, newest = load_calibration(path), calibration_of(device)
+    assert older is not None
+    assert older.overheads.expert_layer_s["fp8"] > 1e-4
+    assert not newest.overheads.expert_layer_s
+    same = {"expert_layer_s", "source", "error"}
+    assert older.overheads.model_dump(exclude=same) == newest.overheads.model_dump(exclude=same)
+    others = {"engine", "overheads"}
+    assert older.model_dump(exclude=others) == newest.model_dump(exclude=others)
+
+
 def test_a_missing_curve_is_named() -> None:
     a100 = calibration_of("a100_sxm")
     with pytest.raises(InputError) as error:

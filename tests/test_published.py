@@ -120,6 +120,15 @@ def test_what_serves_a_row(rows: list[PublishedRow]) -> None:
             deployment_of(replace(closed, **changed))
 
 
+def test_a_row_is_predicted_with_the_calibration_of_its_engine(rows: list[PublishedRow]) -> None:
+    older = scenario_of(replace(rows[1], engine_version="0.11.1*")).generator.calibration
+    assert older is not None
+    assert older.endswith("h100_sxm_vllm_0.11.yaml")
+    assert scenario_of(replace(rows[1], engine_version="0.24.0")).generator.calibration is None
+    given = scenario_of(replace(rows[1], engine_version="0.11.1*"), "datasheet")
+    assert given.generator.calibration == "datasheet"
+
+
 def test_rows_that_cannot_be_replayed_say_why(rows: list[PublishedRow]) -> None:
     closed, chat = rows
     for row, said in (
@@ -190,6 +199,7 @@ def test_what_a_borrowed_kernel_predicts_is_extrapolated(rows: list[PublishedRow
         ("mlenergy_chat", "meta-llama/Llama-3.1-70B-Instruct", 10, 0.06),
         ("mlenergy_chat", "Qwen/Qwen3-8B", 9, 0.06),
         ("mlenergy_chat", "meta-llama/Llama-3.1-8B-Instruct", 10, 0.07),
+        ("mlenergy_chat", "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", 12, 0.06),
         ("silicon_sample", "Qwen/Qwen3-32B", 12, 0.05),
     ],
 )

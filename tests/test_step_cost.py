@@ -23,6 +23,21 @@ COSTS["gpt-oss-20b", 1] = cost("gpt-oss-20b")  # sliding windows, narrow weights
 cases = st.sampled_from(sorted(COSTS))
 
 
+def test_layers_of_experts_may_cost_an_engine_more() -> None:
+    model, profile = load_model(MOE), load_profile("h100_sxm")
+    bundled = load_calibration("h100_sxm")
+    assert bundled is not None
+
+    def decode(dtype: str, factor: float) -> int:
+        overheads = bundled.overheads.model_copy(update={"expert_layer_s": {dtype: 1e-4}})
+        calibration = bundled.model_copy(update={"overheads": overheads})
+        return StepCost(model, profile, calibration, overhead_factor=factor).row(8).duration
+
+    for factor in (1.0, 0.5):
+        more = decode("bf16", factor) - decode("fp8", factor)  # the model's experts are bf16
+        assert more == pytest.approx(factor * 48 * 1e-4 * TICKS_PER_S)
+
+
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[int, int, int, tuple[Prefill, ...]]:
     """(decoders, summed context, spread, prefills) of a step that does something."""

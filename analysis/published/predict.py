@@ -12,6 +12,7 @@ from ttcsim.analysis.published.requests import num_requests, requests_of
 from ttcsim.analysis.published.rows import CLOSED_LOOP, LOADS, SATURATED, PublishedRow
 from ttcsim.analysis.published.served import deployment_of, harness_of
 from ttcsim.errors import InfeasibleError, InputError
+from ttcsim.hwprofiles.catalogue import engine_calibration
 from ttcsim.simulator.plans import plans_of
 from ttcsim.simulator.results import Result
 from ttcsim.simulator.scenario import Scenario, make_scenario
@@ -141,7 +142,9 @@ def scenario_of(row: PublishedRow, calibration: str | None = None) -> Scenario:
         arrivals = {"kind": "closed_loop", "concurrency": round(row.concurrency)}
         if row.prompt_tokens is None:
             raise InputError("prompt_len is missing")
-    generator = {**deployment_of(row), "calibration": calibration}
+    generator = deployment_of(row)
+    own = engine_calibration(generator["hardware"], row.engine_version)
+    generator["calibration"] = calibration or (str(own) if own else None)
     return make_scenario(
         row.id,
         {

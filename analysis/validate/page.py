@@ -261,8 +261,9 @@ PUBLISHED_HEAD = """## Published measurements
 Tables that others have measured, predicted row by row (`ttcsim validate published`;
 [published.md](published.md) says what is assumed). The overheads of the H100 calibration were
 fitted on its dense chats and on the rows of Qwen3-32B, and two constants of each measuring set-up
-on a third of the other rows; times of experts, of matrix products and of other devices were not
-fitted to any of them.
+on a third of the other rows; what layers of experts cost vLLM 0.11 beyond the kernels of vLLM 0.24
+was fitted on chats of MoE models. Times of matrix products, of newer experts and of other devices
+were not fitted to any of them.
 """
 
 ORIGINS = {
