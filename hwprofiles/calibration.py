@@ -47,6 +47,8 @@ class Calibration(BaseModel):
         Name of the hardware profile.
     engine : str
         For example ``vllm 0.24.0 kernels, vllm 0.11.1 serving``.
+    decode_attention_fp8 : DecodeAttentionCurve or None
+        Over KV in fp8, where it was measured: kernels do not read half the bytes in half the time.
     all_reduce : dict of int to AllReduceCurve
         By tensor-parallel size.
     moe : MoeCurve or None
@@ -65,6 +67,7 @@ class Calibration(BaseModel):
     gemm: dict[Dtype, GemmCurve] = Field(min_length=1)
     gemm_table: GemmTable | None = None
     decode_attention: DecodeAttentionCurve
+    decode_attention_fp8: DecodeAttentionCurve | None = None
     prefill_attention: PrefillAttentionCurve
     all_reduce: dict[int, AllReduceCurve]
     moe: MoeCurve | None
@@ -87,6 +90,12 @@ class Calibration(BaseModel):
         if curve is None:
             raise self._missing("gemm", dtype, sorted(names))
         return curve
+
+    def decode_attention_curve(self, kv_dtype: str) -> DecodeAttentionCurve:
+        """Return the curve for KV of a data type."""
+        if kv_dtype == "fp8" and self.decode_attention_fp8 is not None:
+            return self.decode_attention_fp8
+        return self.decode_attention
 
     def all_reduce_curve(self, tensor_parallel_size: int) -> AllReduceCurve:
         """Return the curve for a tensor-parallel size, or raise InputError."""

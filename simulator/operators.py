@@ -82,6 +82,9 @@ class Operators:
             layers_s += self._experts.layers * expert_layer_s
         self._step_s = overhead_factor * (self.pp * over.step_s + layers_s)
         self.sequence_s: float = overhead_factor * over.sequence_s
+        # No kernel that decodes on a latent (MLA) was measured; it takes the curve of 16-bit KV.
+        kv_dtype = model.dtype if model.latent is not None else model.kv_dtype
+        self._decode_curve = calibration.decode_attention_curve(kv_dtype)
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
         self._units = profile.require("compute_units")
         self._elementwise_s = self._elementwise_s_per_token(overhead_factor)
@@ -288,7 +291,7 @@ class Operators:
     def _measure_context_token(self) -> tuple[float, float]:
         """(seconds to read, FLOPs per query) of one token of context in one layer."""
         model, sizes = self.model, self.model.attention
-        curve = self.calibration.decode_attention
+        curve = self._decode_curve
         values = sizes.kv_values_per_token(self.tp)
         layer_bytes = values * BYTES_PER_VALUE[model.kv_dtype]
         layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
@@ -312,7 +315,7 @@ class Operators:
         """The part of decode attention that does not grow with context."""
         if not decoders:
             return 0.0
-        sizes, curve = self.model.attention, self.calibration.decode_attention
+        sizes, curve = self.model.attention, self._decode_curve
         heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
         layers = self.model.attention_layers
         seconds = layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
@@ -355,7 +358,7 @@ class Operators:
         if not decoders or not factor:
             return 0.0
         units = self._units
-        sizes, curve = self.model.attention, self.calibration.decode_attention
+        sizes, curve = self.model.attention, self._decode_curve
         rate = self._bandwidth * curve.memory_efficiency / units
         heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
         share = min(1.0, decoders * heads / (0.8 * units))

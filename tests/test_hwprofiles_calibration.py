@@ -114,6 +114,16 @@ def test_an_engine_may_have_a_calibration_of_its_own() -> None:
     assert engine_calibration("rtx_pro_6000_server", "0.32.0") is None
 
 
+def test_kv_in_fp8_has_a_curve_where_it_was_measured() -> None:
+    h200 = calibration_of("h200_sxm")
+    plain, narrow = h200.decode_attention_curve("bf16"), h200.decode_attention_curve("fp8")
+    assert plain is h200.decode_attention
+    # Table of kernels: long contexts take 0.75 of the time for half the bytes.
+    assert plain.memory_efficiency / narrow.memory_efficiency == pytest.approx(1.49, rel=0.08)
+    a100 = calibration_of("a100_sxm")
+    assert a100.decode_attention_curve("fp8") is a100.decode_attention
+
+
 @pytest.mark.parametrize("device", ["h100_sxm", "b200_sxm"])
 def test_vllm_0_11_differs_in_its_experts_alone(device: str) -> None:
     path = engine_calibration(device, "0.11.1*")

@@ -1,5 +1,6 @@
 """What a step costs: never less on a weaker device, linear in context, stretches summed exactly."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,19 @@ COSTS = {(model, tp): cost(model, tp=tp) for model in (DENSE, MOE) for tp in (1,
 COSTS["gpt-oss-20b", 1] = cost("gpt-oss-20b")  # sliding windows, narrow weights
 
 cases = st.sampled_from(sorted(COSTS))
+
+
+def test_kv_in_fp8_is_read_as_its_kernels_were_measured() -> None:
+    model, h200 = load_model(DENSE), load_profile("h200_sxm")
+    calibration = load_calibration("h200_sxm")
+    assert calibration is not None
+    assert calibration.decode_attention_fp8 is not None
+    plain = StepCost(model, h200, calibration).row(8)
+    narrow = StepCost(replace(model, kv_dtype="fp8"), h200, calibration).row(8)
+    share = narrow.duration_per_context / plain.duration_per_context
+    wide, own = calibration.decode_attention, calibration.decode_attention_fp8
+    assert share == pytest.approx(0.5 * wide.memory_efficiency / own.memory_efficiency)
+    assert 0.5 < share < 1
 
 
 def test_layers_of_experts_may_cost_an_engine_more() -> None:

@@ -117,19 +117,22 @@ def _whole(rows: pd.DataFrame) -> "pd.Series[bool]":
     return windows == 0
 
 
-def decode_attention(profile: HardwareProfile, path: Path) -> dict[str, Any]:
-    """Curve of attention over contexts: one query for each sequence."""
+def decode_attention(
+    profile: HardwareProfile, path: Path, kernel: str = "bfloat16"
+) -> dict[str, Any]:
+    """Curve of attention over contexts whose KV is of one dtype: one query for each sequence."""
     rows = pd.read_parquet(path)
     rows = rows[
         (rows["head_dim"] == HEAD_DIM)
-        & (rows["kv_cache_dtype"] == "bfloat16")
+        & (rows["kv_cache_dtype"] == kernel)
         & _whole(rows)
         & (rows["num_key_value_heads"] < rows["num_heads"])
     ]
     table = best(rows, ["batch_size", "num_heads", "num_key_value_heads", "step"])
     batch, heads = (table[name].to_numpy(float) for name in ("batch_size", "num_key_value_heads"))
     context, times = table["step"].to_numpy(float) + 1, table["s"].to_numpy(float)
-    moved = batch * heads * context * 2 * HEAD_DIM * 2.0
+    width = BYTES_PER_VALUE["bf16" if kernel == "bfloat16" else kernel]
+    moved = batch * heads * context * 2 * HEAD_DIM * width
     shares = moved / profile.require("memory.cache.bytes")
     kept = (shares < CACHED[0]) | (shares > CACHED[1])
     batch, heads, moved, times = batch[kept], heads[kept], moved[kept], times[kept]
@@ -204,6 +207,8 @@ def refit(device: str, data: Path, calibration: dict[str, Any]) -> None:
             put(calibration["gemm"][dtype], gemm(profile, path, dtype, kernel))
     path = newest(data, device, "attention", "generation_attention_perf")
     put(calibration["decode_attention"], decode_attention(profile, path))
+    if "decode_attention_fp8" in calibration:
+        put(calibration["decode_attention_fp8"], decode_attention(profile, path, "fp8"))
     path = newest(data, device, "attention", "context_attention_perf")
     put(calibration["prefill_attention"], prefill_attention(profile, path))
     path = newest(data, device, "comm", "custom_allreduce_perf")

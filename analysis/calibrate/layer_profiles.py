@@ -4,9 +4,9 @@
 
 PROFILES is `profiler/perf` of LLMServingSim@5daddb2 (MIT): time of each operator of one layer by
 tokens, vLLM 0.19.0, eager. DATA and FOLDER are those of `kernel_curves.py`, which comes first.
-Prints `elementwise.traffic` of each device (what does not grow with tokens is in
-`overheads.layer_s`), and writes the calibration of a device with vLLM 0.19: its all-reduces, and
-decode attention as in the layers.
+Writes `elementwise.traffic` of each device, and as `overheads.layer_s` what does not grow with
+tokens; and the calibration of a device with vLLM 0.19: its all-reduces, and decode attention as in
+the layers.
 """
 
 import sys
@@ -53,8 +53,8 @@ def dense_layers(profiles: Path, device: str) -> Iterator[tuple[Path, Architectu
 # -- elementwise operators -------------------------------------------------------------------------
 
 
-def elementwise(profiles: Path, device: str) -> str:
-    """Traffic that fits all layers of a device, in words."""
+def elementwise(profiles: Path, device: str) -> tuple[float, float, str]:
+    """(traffic, seconds a layer however few tokens there are, error) that fit all layers."""
     bandwidth = load_profile(DEVICES[device]).require("memory.hbm.bytes_per_s")
     times, nominal = [], []
     for folder, model, tp in dense_layers(profiles, device):
@@ -65,7 +65,18 @@ def elementwise(profiles: Path, device: str) -> str:
     moved_s = np.asarray(np.concatenate(nominal), dtype=np.float64)
     own = fit(lambda p: p[0] + p[1] * moved_s, [1e-5, 1.0], [1e-4, 10.0], measured)
     error = error_of(own[0] + own[1] * moved_s, measured)
-    return f"traffic {own[1]:.3g}, {own[0]:.3g} s a layer; {error}"
+    return float(own[1]), float(own[0]), error
+
+
+def put_elementwise(profiles: Path, device: str, folder: Path) -> None:
+    """Replace traffic and time of a layer in the calibration of a device."""
+    traffic, layer_s, error = elementwise(profiles, device)
+    path = folder / f"{DEVICES[device]}.yaml"
+    calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
+    calibration["elementwise"]["traffic"] = float(f"{traffic:.3g}")
+    calibration["overheads"]["layer_s"] = float(f"{layer_s:.3g}")
+    write_plain(calibration, path)
+    print(f"{DEVICES[device]}: traffic {traffic:.3g}, {layer_s:.3g} s a layer; {error}")
 
 
 def _layer_times(path: Path) -> "pd.Series[float]":
@@ -130,11 +141,11 @@ def older(profiles: Path, data: Path, folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Print what elementwise operators take, and write the calibration of the older engine."""
+    """Write what elementwise operators take, and the calibration of the older engine."""
     profiles, data = Path(arguments[0]), Path(arguments[1])
     folder = Path(arguments[2] if len(arguments) > 2 else "hwprofiles/calibrations")
-    for source, device in DEVICES.items():
-        print(f"{device}: {elementwise(profiles, source)}")
+    for device in DEVICES:
+        put_elementwise(profiles, device, folder)
     older(profiles, data, folder)
 
 
