@@ -140,7 +140,8 @@ class Calibration(BaseModel):
 
     @property
     def _always_used(self) -> tuple[Group, ...]:
-        curves = (self.decode_attention, self.prefill_attention)
+        narrow = [self.decode_attention_fp8] if self.decode_attention_fp8 else []
+        curves = (self.decode_attention, *narrow, self.prefill_attention)
         return (*curves, self.elementwise, self.overheads)
 
     @property

@@ -35,6 +35,18 @@ def test_kv_in_fp8_is_read_as_its_kernels_were_measured() -> None:
     wide, own = calibration.decode_attention, calibration.decode_attention_fp8
     assert share == pytest.approx(0.5 * wide.memory_efficiency / own.memory_efficiency)
     assert 0.5 < share < 1
+    heads_s = 8 * model.attention.kv_heads * (own.sequence_head_s - wide.sequence_head_s)
+    more_s = 32 * (own.latency_s - wide.latency_s + heads_s)
+    assert narrow.duration - plain.duration == pytest.approx(more_s * TICKS_PER_S)
+
+
+def test_decoding_on_a_latent_keeps_the_curve_of_wide_kv() -> None:
+    model, h200 = load_model("DeepSeek-V3.1"), load_profile("h200_sxm")
+    calibration = load_calibration("h200_sxm")
+    assert calibration is not None
+    wide = StepCost(model, h200, calibration, 8).operators
+    narrow = StepCost(replace(model, kv_dtype="fp8"), h200, calibration, 8).operators
+    assert narrow.by_decoders(8) == wide.by_decoders(8)
 
 
 def test_layers_of_experts_may_cost_an_engine_more() -> None:

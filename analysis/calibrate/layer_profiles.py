@@ -73,7 +73,8 @@ def put_elementwise(profiles: Path, device: str, folder: Path) -> None:
     traffic, layer_s, error = elementwise(profiles, device)
     path = folder / f"{DEVICES[device]}.yaml"
     calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
-    calibration["elementwise"]["traffic"] = float(f"{traffic:.3g}")
+    found = {"traffic": float(f"{traffic:.3g}"), "error": f"{error}; a few per cent of a step"}
+    calibration["elementwise"].update(found)
     calibration["overheads"]["layer_s"] = float(f"{layer_s:.3g}")
     write_plain(calibration, path)
     print(f"{DEVICES[device]}: traffic {traffic:.3g}, {layer_s:.3g} s a layer; {error}")
@@ -131,6 +132,7 @@ def older(profiles: Path, data: Path, folder: Path) -> None:
     calibration = yaml.safe_load(text)
     path = data / device / "comm" / "vllm" / version / "custom_allreduce_perf.parquet"
     measured = set(pd.read_parquet(path)["num_gpus"])
+    calibration.pop("decode_attention_fp8", None)  # the layers have KV in 16 bit only
     calibration["engine"] = f"vllm {version} all-reduces and attention, {calibration['engine']}"
     put(calibration["decode_attention"], decode_attention(profiles, source), COMMAND)
     for devices in set(calibration["all_reduce"]) & measured:

@@ -3,9 +3,10 @@
     python -m ttcsim.analysis.published.expert_layers [TABLE FOLDER [CALIBRATIONS FOLDER]]
 
 The kernel tables are those of vLLM 0.24; the chats were served by vLLM 0.11, whose steps took
-longer by a constant for each layer of experts, whatever the batch. A constant for each device and
-data type of the experts is fitted, and kept if models that were left out gain from it. Prints the
-errors, and writes `DEVICE_vllm_0.11.yaml`: the device's bundled calibration with the constants.
+longer for each layer of experts: by much the same at all batches for fp8 on H100, by an amount that
+changes with the batch on B200. A constant for each device and data type of the experts is fitted,
+and kept if models that were left out gain from it. Prints the errors, and writes
+`DEVICE_vllm_0.11.yaml`: the device's bundled calibration with the constants.
 """
 
 import sys
@@ -84,9 +85,10 @@ def main(arguments: list[str]) -> None:
     folder = Path(arguments[1] if len(arguments) > 1 else "hwprofiles/calibrations")
     chats = load_rows(table / "mlenergy_chat.csv.gz")
     for gpu, device in DEVICES.items():
-        calibration = load_calibration(device)
+        path = folder / f"{device}.yaml"
+        calibration = load_calibration(path)
         assert calibration is not None
-        outcomes = predict_rows([row for row in chats if row.gpu == gpu])
+        outcomes = predict_rows([row for row in chats if row.gpu == gpu], str(path))
         rows = [each.row for each in outcomes if each.predicted and each.unscored is None]
         dtypes = expert_dtypes(rows)
         constants, errors = {}, []
