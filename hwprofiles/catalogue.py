@@ -14,6 +14,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _SUFFIXES = (".yaml", ".yml")
+_ENGINE = "_vllm_"
 
 
 def profile_names(folder: Path | None = None) -> list[str]:
@@ -52,7 +53,7 @@ def load_calibration(device_or_path: str | Path, folder: Path | None = None) -> 
     """Load the calibration of a device (by name) or from a path.
 
     A name is looked up in `folder`/calibrations, then among the bundled files; None if neither
-    has one.
+    has one. `DEVICE_vllm_VERSION` names that of a device with a version of vLLM.
 
     Raises
     ------
@@ -66,9 +67,15 @@ def load_calibration(device_or_path: str | Path, folder: Path | None = None) -> 
         path = home / f"{device_or_path}.yaml"
         if path.is_file():
             calibration = _load(path, Calibration)
-            _check_name(calibration, str(device_or_path), str(path))
+            _check_name(calibration, str(device_or_path).partition(_ENGINE)[0], str(path))
             return calibration
     return None
+
+
+def calibration_names(device: str) -> list[str]:
+    """Names of the bundled calibrations of a device, sorted: its own, and by versions of vLLM."""
+    stems = (path.stem for path in _yaml_files(_bundled("calibrations")))
+    return sorted(stem for stem in stems if stem.partition(_ENGINE)[0] == device)
 
 
 def engine_calibration(device: str, version: str) -> Path | None:
@@ -79,7 +86,7 @@ def engine_calibration(device: str, version: str) -> Path | None:
 
 def engine_path(folder: Path, device: str, version: str) -> Path:
     """File of the calibration of a device with one version of vLLM, patches aside."""
-    return folder / f"{device}_vllm_{'.'.join(version.split('.')[:2])}.yaml"
+    return folder / f"{device}{_ENGINE}{'.'.join(version.split('.')[:2])}.yaml"
 
 
 def check_device(calibration: Calibration, profile: HardwareProfile) -> None:

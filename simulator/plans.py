@@ -9,6 +9,7 @@ from pathlib import Path
 from ttcsim.errors import InfeasibleError, InputError, unknown_name
 from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.catalogue import (
+    calibration_names,
     changed_fields,
     check_device,
     load_calibration,
@@ -316,7 +317,8 @@ def _calibration(deployment: Deployment, profile: HardwareProfile) -> Calibratio
     folder = path.parent if path.is_file() else None  # a calibration may lie beside the profile
     found = load_calibration(deployment.calibration or profile.name, folder)
     if found is None and deployment.calibration is not None:
-        raise unknown_name("calibration", deployment.calibration, ["datasheet", profile.name])
+        known = ["datasheet", *calibration_names(profile.name)]
+        raise unknown_name("calibration", deployment.calibration, known)
     if found is None:
         return datasheet(profile)
     check_device(found, profile)

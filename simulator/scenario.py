@@ -120,7 +120,7 @@ class Deployment(_Record):
         " sequence: another version of the engine, or another host",
     )
     calibration: str | None = Field(
-        None, description="path of a calibration, or 'datasheet' for the bound without one"
+        None, description="name or path of a calibration, or 'datasheet' for the bound without one"
     )
     usd_per_hour: float | None = Field(None, ge=0, description="price of one device instead")
     router: Literal["least_loaded", "round_robin", "question"] = Field(

@@ -29,6 +29,11 @@ def report(name: str) -> ValidationReport:
     return validate(measured(name))
 
 
+def test_the_page_holds_the_notes() -> None:
+    page = (EVIDENCE.parent.parent / "docs" / "validation.md").read_text(encoding="utf-8")
+    assert (EVIDENCE / "notes.md").read_text(encoding="utf-8").strip() in page
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_strategy_under_three_loads(name: str) -> None:
     found = {(w.scenario.strategy.name, w.load) for w in measured(name).campaign.workloads

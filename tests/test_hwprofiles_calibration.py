@@ -19,6 +19,7 @@ from ttcsim.hwprofiles import (
     load_profile,
     profile_names,
 )
+from ttcsim.hwprofiles.catalogue import calibration_names
 
 H100 = ("h100_sxm",)
 LENT = {
@@ -143,6 +144,8 @@ def test_vllm_0_11_differs_in_its_experts_alone(device: str) -> None:
     assert path is not None
     older, newest = load_calibration(path), calibration_of(device)
     assert older is not None
+    assert older == load_calibration(f"{device}_vllm_0.11")
+    assert calibration_names(device) == [device, f"{device}_vllm_0.11"]
     assert older.overheads.expert_layer_s["fp8"] > 1e-4
     assert not newest.overheads.expert_layer_s
     same = {"expert_layer_s", "source", "error"}

@@ -40,8 +40,6 @@ GEMM_ROWS, GEMM_LEAST = 8192, 768
 """Most rows and least n and k of matrix products that count."""
 BORROWERS: Final = {"b300_sxm": "b200_sxm"}
 """Devices without any measured kernel, and whose curves and tables they borrow."""
-FROM_LAYERS: Final = ("rtx_4090", "rtx_pro_6000_server")
-"""Devices that borrow overheads, but whose `layer_s` is their own, from `layer_profiles.py`."""
 PLAIN: Final = (("l40s", "fp8"),)
 """Where the plain form is better than tiles, though the dtype is narrow."""
 
@@ -258,8 +256,8 @@ def follow(calibration: dict[str, Any], folder: Path) -> None:
             theirs = yaml.safe_load(text)[name]
             theirs = theirs if key is None else theirs[key]
             numbers = {field: x for field, x in theirs.items() if isinstance(x, float)}
-            if name == "overheads" and calibration["device"] in FROM_LAYERS:
-                del numbers["layer_s"]
+            if name == "overheads" and "borrowed_from" not in calibration["elementwise"]:
+                del numbers["layer_s"]  # fitted together with the traffic, which is its own
             group.update({field: x for field, x in numbers.items() if field in group})
 
 
