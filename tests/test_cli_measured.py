@@ -1,15 +1,19 @@
 """`measure`, `calibrate` and `validate` from the shell: bad input is one line, exit code 2."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from openai_server import Server
 from test_measure_live import background, campaign
 
 from ttcsim.analysis.measure.measure import measure
+from ttcsim.analysis.measure.run_files import load_campaign_runs
 
 ROOT = Path(__file__).parent.parent
 EVIDENCE = ROOT / "analysis" / "evidence"
@@ -51,6 +55,28 @@ def test_bad_measure(arguments: tuple[str, ...], said: str, tmp_path: Path) -> N
     out = tmp_path / "runs"
     found = refused("measure", *(str(out) if word == "OUT" else word for word in arguments))
     assert said.replace("OUT", str(out)) in found
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_measure_that_is_told_to_stop_says_so_in_one_line(
+    kind: signal.Signals, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump(campaign(repeats=50).to_dict()))
+    server = Server()
+    with background(server):
+        words = ("measure", plan, "--base-url", server.url, "--output", tmp_path / "out", "--quiet")
+        running = subprocess.Popen(
+            [sys.executable, "-m", "ttcsim", *map(str, words)], stderr=subprocess.PIPE, text=True
+        )
+        while not list(tmp_path.glob("out/runs/*")):  # it is in the middle of things
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.send_signal(kind)
+        _, err = running.communicate(timeout=30)
+    said = f"ttcsim: interrupted; --resume goes on with {tmp_path / 'out'}\n"
+    assert (running.returncode, err) == (130, said)
+    assert load_campaign_runs(tmp_path / "out").runs
 
 
 def test_bad_plans_are_named(tmp_path: Path) -> None:

@@ -238,6 +238,24 @@ def test_resuming_makes_only_what_is_missing(tmp_path: Path) -> None:
     assert again.runs[:2] == first.runs
 
 
+def test_resuming_does_not_mix_workloads(tmp_path: Path) -> None:
+    server = Server()
+    with background(server):
+        measure(campaign(repeats=1), tmp_path / "out", url=server.url)
+        plan = campaign(repeats=2)
+        one, two = plan.workloads
+        fewer = two.model_copy(
+            update={"scenario": two.scenario.model_copy(update={"questions": 1})}
+        )
+        changed = plan.model_copy(update={"workloads": (one, fewer)})
+        with pytest.raises(InputError, match=r"workload two was another one .*remove runs"):
+            measure(changed, tmp_path / "out", url=server.url, resume=True)
+        [path] = (tmp_path / "out" / "runs").glob("*_two.json.gz")
+        path.unlink()
+        again = measure(changed, tmp_path / "out", url=server.url, resume=True)
+    assert sorted(run.workload.name for run in again.runs) == ["one", "one", "two", "two"]
+
+
 def test_bad_servers_are_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no vLLM server answers there"):
         measure(campaign(), tmp_path / "a", url="http://127.0.0.1:9")

@@ -98,6 +98,8 @@ def measure(
     folder = Path(folder)
     tell, progress = tell or _ignore, progress or _ignore
     _claim(folder, resume)
+    if resume:
+        _check_same_workloads(campaign, load_campaign_runs(folder))
     with (
         _server(campaign, url, served_model, launch, folder) as (server, places),
         asyncio.Runner() as runner,
@@ -133,6 +135,17 @@ def _claim(folder: Path, resume: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written: {error.strerror}") from None
+
+
+def _check_same_workloads(campaign: Campaign, before: MeasuredCampaign) -> None:
+    """Runs of a workload that the plan has changed since must not be mixed with new ones."""
+    for name in {run.workload.name for run in before.runs}:
+        was, now = before.campaign.workload(name).scenario, campaign.workload(name).scenario
+        if was.to_dict() != now.to_dict():
+            raise InputError(
+                f"--resume: {before.path}: workload {name} was another one when its runs were"
+                f" made; begin another directory, or remove runs/*_{name}.json.gz"
+            )
 
 
 @contextmanager

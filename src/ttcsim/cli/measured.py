@@ -4,6 +4,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,25 +121,34 @@ def measure(
         rules_ = campaign.rules.model_copy(update=rules)
         campaign = campaign.model_copy(update={"rules": rules_})
     for kind in (signal.SIGTERM, signal.SIGHUP):  # a polite kill stops the server, too
-        signal.signal(kind, _interrupted)
+        if signal.getsignal(kind) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(kind, _interrupted)
     started = Launch(vllm_python, record, pin) if vllm_python is not None else None
-    with progress_bar("runs", quiet) as progress:
-        measured = run(
-            campaign,
-            output,
-            url=base_url,
-            scorer_url=scorer_base_url,
-            launch=started,
-            served_model=served_model_name,
-            resume=resume,
-            tell=None if quiet or progress is not None else _say,  # lines would tear the bar
-            progress=progress,
-        )
+    try:
+        with progress_bar("runs", quiet) as progress:
+            measured = run(
+                campaign,
+                output,
+                url=base_url,
+                scorer_url=scorer_base_url,
+                launch=started,
+                served_model=served_model_name,
+                resume=resume,
+                tell=None if quiet or progress is not None else _say,  # lines would tear the bar
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _say(f"ttcsim: interrupted; --resume goes on with {output}")
+        raise
     _summary(measured)
 
 
-def _interrupted(*_: Any) -> None:
-    raise KeyboardInterrupt
+def _interrupted(_: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does: while calls run, their event loop has a handler that ends them."""
+    as_ctrl_c = signal.getsignal(signal.SIGINT)
+    if not callable(as_ctrl_c):  # a script's jobs in the background ignore Ctrl-C
+        raise KeyboardInterrupt
+    as_ctrl_c(signal.SIGINT, frame)
 
 
 def _say(line: str) -> None:
