@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ttcsim.errors import unknown_name
-from ttcsim.simulator.architecture import FULL_WIDTH_DTYPES, Architecture
+from ttcsim.simulator.architecture import FULL_WIDTH_DTYPES, Architecture, WeightDtypes
 from ttcsim.simulator.model_config import read_architecture
 from ttcsim.simulator.model_fields import read_fields
 
@@ -113,8 +113,20 @@ def _like(wanted: str, found: Architecture) -> Architecture:
     if longest is not None:
         found = replace(found, max_position_embeddings=longest)
     if name.endswith("-FP8") and found.weight_dtype in FULL_WIDTH_DTYPES:
-        found = found.with_dtype("fp8")
+        found = _mixed_fp8(found) if name.startswith("meta-llama/") else found.with_dtype("fp8")
     return replace(found, name=name)
+
+
+def _mixed_fp8(model: Architecture) -> Architecture:
+    """As Meta publishes fp8: routed experts or, without any, the MLP; all else stays in 16 bit.
+
+    github meta-llama/llama-models, models/llama3 and llama4/quantization/loader.py. There the first
+    and the last layer stay as they are, too; here they do not.
+    """
+    kept = model.weights
+    mlp = kept.mlp if model.feed_forward.routed else "fp8"
+    weights = WeightDtypes(kept.attention, mlp, kept.shared)
+    return replace(model.with_dtype("fp8"), weights=weights)
 
 
 def _plain(bare: str) -> str:

@@ -3,9 +3,9 @@
 Defaults for absent fields are those of the `transformers` configuration classes.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ttcsim.errors import InputError
 from ttcsim.simulator.architecture import (
@@ -26,10 +26,12 @@ class _Family:
     """How an architecture class departs from Llama.
 
     `slides`: which layers a `sliding_window` applies to where `layer_types` does not say:
-    "none" (the class ignores it), "all", or "upper" (from `max_window_layers` on, if
-    `use_sliding_window`). `mla`: multi-head latent attention. `qkv_bias` and `o_bias`: always or
-    never there; None: if `attention_bias`. `query_norm`: a norm of queries and keys, over one head
-    or over "all" of them. `sinks`: one attention sink per head. `router_bias`: a value an expert.
+    "none" (the class ignores it), "all", "upper" (from `max_window_layers` on, if
+    `use_sliding_window`), or "most" (all but each `sliding_window_pattern`-th). `norms`: of the
+    hidden state, in a layer. `absent`: what fields are taken to be that a file leaves out. `mla`:
+    multi-head latent attention. `qkv_bias` and `o_bias`: always or never there; None: if
+    `attention_bias`. `query_norm`: a norm of queries and keys, over one head or over "all" of them.
+    `sinks`: one attention sink per head. `router_bias`: a value an expert.
     `shared_experts`: where no field counts them. `shared_width`: field with their width together;
     they have a gate then. `linear`: gated attention, but in most layers linear. `dense_width`:
     field with that of dense layers.
@@ -37,7 +39,9 @@ class _Family:
     module of an expert's last matrix.
     """
 
-    slides: Literal["none", "all", "upper"] = "none"
+    slides: Literal["none", "all", "upper", "most"] = "none"
+    norms: int = 2
+    absent: Mapping[str, Any] = field(default_factory=dict)
     mla: bool = False
     qkv_bias: bool | None = None
     o_bias: bool | None = None
@@ -51,6 +55,20 @@ class _Family:
     shared_width: str | None = None
     dense_width: str = "intermediate_size"
 
+
+_GEMMA3 = _Family(
+    slides="most",
+    norms=4,
+    query_norm="head",
+    absent={
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 6,
+        "tie_word_embeddings": True,
+        "vocab_size": 262_208,
+    },
+)
 
 _FAMILIES = {
     "LlamaForCausalLM": _Family(),
@@ -81,6 +99,8 @@ _FAMILIES = {
         o_bias=False,
         moe=("num_local_experts", "intermediate_size", "block_sparse_moe.experts.0.w2"),
     ),
+    "Gemma3ForCausalLM": _GEMMA3,
+    "Gemma3ForConditionalGeneration": _GEMMA3,
     "GptOssForCausalLM": _Family(
         sinks=True,
         moe=("num_local_experts", "intermediate_size", "mlp.experts"),
@@ -116,7 +136,7 @@ def read_architecture(name: str, config: Fields, hf_quant_config: Fields | None)
     `num_mtp_modules`), and all but the language model of one that also sees (`text_config`).
     """
     family = _family(config)
-    whole, config = config, _language_model(config)
+    whole, config = config, _language_model(config).with_absent(family.absent)
     latent = _latent(config) if family.mla else None
     dtype = _dtype(config)
     linear = _linear(config, dtype) if family.linear else None
@@ -221,6 +241,8 @@ def _sliding_layers(config: Fields, family: _Family) -> int:
     layers = config.count("num_hidden_layers")
     if family.sinks:  # gpt-oss alternates; which layers slide is for the config to say
         raise InputError(f"{config.where}: missing field 'layer_types'")
+    if family.slides == "most":
+        return layers - layers // config.count("sliding_window_pattern")
     if family.slides == "upper":
         return max(0, layers - config.count("max_window_layers", least=0))
     return layers if family.slides == "all" else 0
@@ -315,7 +337,7 @@ def _small_values(
     """Count norms, biases and attention sinks, without the biases of routed experts."""
     hidden, layers = config.count("hidden_size"), config.count("num_hidden_layers")
     biased = config.flag("attention_bias", family.sinks)
-    per_layer = 2 * hidden
+    per_layer = family.norms * hidden
     if latent:
         q_rank = latent.q_rank or 0
         per_layer += q_rank + latent.kv_rank

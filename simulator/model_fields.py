@@ -1,6 +1,7 @@
 """Typed reading of JSON fields, with errors that name the file and the field."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ class Fields:
         if not isinstance(found, dict):
             raise self.wrong(field, "an object")
         return Fields(f"{self.where}: {field}", found)
+
+    def with_absent(self, values: Mapping[str, Any]) -> "Fields":
+        """Return these fields, and `values` for those that are absent."""
+        own = {field: value for field, value in self.values.items() if value is not None}
+        return Fields(self.where, {**values, **own})
 
     def has(self, field: str) -> bool:
         """Return whether the field is there and not null."""

@@ -63,6 +63,16 @@ def test_gpt_oss_publishes_active_parameters_without_the_input_embedding(
     assert active == pytest.approx(published, rel=0.001)
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("gemma-3-12b-it", 12_187_325_040), ("gemma-3-27b-it", 27_432_406_640)],
+)
+def test_gemma_3_is_exact_but_for_its_eyes(name: str, published: int) -> None:
+    # safetensors metadata of google/gemma-3-*; the rest are SigLIP and a norm and a projection
+    model = load_model(name)
+    assert published - model.parameters == 416_866_032 + 1152 * (model.hidden + 1)
+
+
 def test_llama_8b_is_exact() -> None:
     # safetensors metadata of meta-llama/Llama-3.1-8B
     model = load_model("Llama-3.1-8B")

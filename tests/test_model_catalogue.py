@@ -1,13 +1,14 @@
 """Reading config.json: names, paths, the traps of the format and its errors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ttcsim.errors import InputError
-from ttcsim.simulator.architecture import Architecture
+from ttcsim.simulator.architecture import Architecture, WeightDtypes
 from ttcsim.simulator.model_catalogue import SAME_SHAPE, load_model, model_names
 
 TINY: dict[str, Any] = {
@@ -107,6 +108,16 @@ def test_new_name_of_the_dtype_field(tmp_path: Path) -> None:
             32,
         ),
         ({"sliding_window": 32}, 0, None),  # Llama ignores it
+        ({"architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 2}, 1, 4096),
+        (
+            {
+                "architectures": ["Gemma3ForCausalLM"],
+                "sliding_window": 32,
+                "layer_types": ["sliding_attention", "sliding_attention"],
+            },
+            2,
+            32,
+        ),
     ],
 )
 def test_sliding_windows(
@@ -121,6 +132,32 @@ def test_sliding_windows(
 def test_gpt_oss_alternates_windows() -> None:
     attention = load_model("gpt-oss-20b").attention
     assert (attention.full_layers, attention.sliding_layers, attention.window) == (12, 12, 128)
+
+
+def test_every_sixth_layer_of_gemma_3_sees_everything() -> None:
+    attention = load_model("gemma-3-27b-it").attention
+    assert (attention.full_layers, attention.sliding_layers, attention.window) == (10, 52, 1024)
+
+
+def test_gemma_3_without_the_fields_that_its_vendor_leaves_out(tmp_path: Path) -> None:
+    config = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "text_config": {
+            "model_type": "gemma3_text",
+            "hidden_size": 3840,
+            "intermediate_size": 15360,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 8,
+            "head_dim": None,
+            "sliding_window": 1024,
+        },
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    bundled = load_model("google/gemma-3-12b-it")
+    assert replace(load_model(path), name=bundled.name) == bundled
 
 
 def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:
@@ -255,3 +292,21 @@ def test_published_models_of_a_bundled_shape(
     assert (found.name, found.weight_dtype) == (name, dtype)
     assert found.max_position_embeddings == longest
     assert found.parameters == load_model(SAME_SHAPE[name]).parameters
+
+
+def test_fp8_by_meta_leaves_attention_and_more_as_it_was() -> None:
+    dense = load_model("meta-llama/Llama-3.1-405B-Instruct-FP8")
+    assert (dense.weights.attention, dense.weights.mlp) == ("bf16", "fp8")
+    plain = load_model("Llama-3.1-405B")
+    narrowed = 126 * 3 * 16384 * 53248  # the MLP's weights, a byte less each
+    assert plain.weight_bytes() - dense.weight_bytes() == narrowed
+    sparse = load_model("meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8")
+    assert sparse.feed_forward.routed is not None
+    assert sparse.feed_forward.routed.dtype == "fp8"
+    assert set(dtypes_of(sparse.weights)) == {"bf16"}
+    by_nvidia = load_model("nvidia/Llama-3.1-8B-Instruct-FP8")
+    assert set(dtypes_of(by_nvidia.weights)) == {"fp8"}
+
+
+def dtypes_of(weights: WeightDtypes) -> tuple[str, str, str]:
+    return weights.attention, weights.mlp, weights.shared
