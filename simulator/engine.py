@@ -242,17 +242,27 @@ class Engine:
             prefills.append(Prefill(tokens, request.computed - tokens, samples))
         spread = batch.decoders * batch.longest_context - batch.context_tokens
         drafts = _verified(batch)
-        row = self.cost.row(batch.decoders, spread, prefills, drafts)
+        context = batch.context_tokens
+        shared = self._shared_tokens(context)
+        row = self.cost.row(batch.decoders, spread, prefills, drafts, context, shared)
         decode_duration = 0
         if batch.decoders and prefills:
             decode_duration = self.cost.decode_duration(
-                batch.decoders, spread, batch.context_tokens, drafts
+                batch.decoders, spread, context, drafts, shared
             )
         flight = Flight(batch, row, decode_duration)
         if self._pipeline is not None:
             flight.ends_at = self._pipeline.enter(self._ready_at(batch), flight.duration)
         self._flights.append(flight)
         return batch
+
+    def _shared_tokens(self, context: int) -> int:
+        """Context that decoders have in common, beyond its one copy.
+
+        What requests share that still read their prompt is taken for theirs.
+        """
+        scheduler = self.scheduler
+        return min(context, scheduler.pool.shared * scheduler.config.block_size)
 
     def _fetch(self, request: Request, tokens: int) -> None:
         """Let KV of a request come, behind what is on the link already."""
@@ -373,13 +383,14 @@ class Engine:
                 return False
         elif not self.device.free:
             return False
-        steps = scheduler.quiet_steps()
-        if steps < 2:
-            return False
         decoders = scheduler.decoders
         context = scheduler.context_tokens + decoders
+        steps = min(scheduler.quiet_steps(), self.cost.steps_alike(decoders, context, decoders))
+        if steps < 2:
+            return False
         spread = decoders * (scheduler.longest_context() + 1) - context
-        row = self.cost.row(decoders, spread)
+        shared = self._shared_tokens(context)
+        row = self.cost.row(decoders, spread, context=context, shared=shared)
         queued = len(self._flights)
         origin = self._now if self._ends_at is None else self._ends_at
         if not queued:

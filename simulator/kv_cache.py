@@ -116,16 +116,18 @@ class FreeList:
 class BlockPool:
     """Physical blocks of one engine: who is free, who is cached under which key.
 
-    `num_blocks` includes the null block, which is never handed out.
+    `num_blocks` includes the null block, which is never handed out. `shared` counts holders of
+    blocks beyond the first of each.
     """
 
-    __slots__ = ("cached", "free", "num_blocks")
+    __slots__ = ("cached", "free", "num_blocks", "shared")
 
     def __init__(self, num_blocks: int) -> None:
         if num_blocks < 2:
             raise ValueError(f"num_blocks must be >= 2 (one is the null block), not {num_blocks}")
         self.num_blocks = num_blocks
         self.free = FreeList(num_blocks)
+        self.shared = 0
         # Equal blocks may coexist; the oldest registered one is found, so the order is kept.
         self.cached: dict[Key, Block | list[Block]] = {}
 
@@ -173,6 +175,8 @@ class BlockPool:
             if block.references == 0:
                 free.remove(block)
                 free.hashed -= 1
+            else:
+                self.shared += 1
             block.references += 1
 
     def keep(self, blocks: list[Block]) -> Kept:
@@ -270,6 +274,8 @@ class BlockPool:
                 if block.references == 0:
                     free.push(block)
                     free.hashed += 1
+                else:
+                    self.shared -= 1
         if unhashed:
             unhashed.reverse()
             free.unhashed += unhashed

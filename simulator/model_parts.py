@@ -108,6 +108,16 @@ class Attention:
     window: int | None
     gated: bool = False
 
+    def pairs_in_window(self, tokens: int, prior: int) -> float:
+        """Return the pairs of query and context that `tokens` after `prior` cached ones compute.
+
+        In one layer with a window w: the sum of min(prior + j, w) over j in 0..tokens, with halves
+        at both ends, so that an open window has tokens·(tokens/2 + prior) as other layers do.
+        """
+        window = self.window or 0
+        filling = min(tokens, max(0, window - prior))  # these queries see all that is before them
+        return filling * (filling / 2 + prior) + (tokens - filling) * window
+
     def kv_heads_per_rank(self, tp: int) -> int:
         """Return max(1, kv_heads/tp): with more ranks than KV heads, heads are replicated."""
         return max(1, self.kv_heads // tp)

@@ -143,18 +143,34 @@ class Operators:
 
     def by_decoders(self, decoders: int) -> tuple[float, float, float]:
         """(seconds, FLOPs, seconds per unit of spread) of decode attention, context left out."""
-        flops = (
-            self._window_tokens(decoders) * self._context_flops + self.linear(decoders, decoders)[1]
-        )
+        flops = self.linear(decoders, decoders)[1]
         return self._decode_fixed_s(decoders), flops, self._tail_s(decoders)
 
     def context_token(self, queries: int = 1) -> tuple[float, float]:
         """(seconds, FLOPs) that one token of context adds to a decode step.
 
-        It is read once, for all `queries` tokens that a decoder computes.
+        It is read once, for all `queries` tokens that a decoder computes. Layers with a sliding
+        window are left out.
         """
         layers = self.model.attention.full_layers
         return layers * self._layer_context_s(queries), layers * queries * self._context_flops
+
+    def window_token(self, queries: int = 1) -> tuple[float, float]:
+        """The same for a token of context within the window of the layers that have one."""
+        layers = self.model.attention.sliding_layers
+        return layers * self._layer_context_s(queries), layers * queries * self._context_flops
+
+    def cached_token_s(self, queries: int = 1) -> float:
+        """Seconds that a token of context takes less if another decoder has read it in this step.
+
+        On a CPU it lies in the processor's cache then, and what is left is its arithmetic, as fast
+        as in prefill. What GPUs gain has not been measured and is left out.
+        """
+        if self.profile.kind == "gpu":
+            return 0.0
+        return self.context_token(queries)[0] - self.model.attention.full_layers * (
+            queries * self._context_flops / self._attention_flops_per_s
+        )
 
     @property
     def prefill_attention(self) -> PrefillAttention:
@@ -163,7 +179,7 @@ class Operators:
         return PrefillAttention(
             latency_s=curve.latency_s,
             head_flops=2.0 * (sizes.heads / self.tp) * (sizes.head_dim + sizes.value_dim),
-            flops_per_s=self._peak(self.model.dtype) * curve.compute_efficiency,
+            flops_per_s=self._attention_flops_per_s,
             extra_tokens=curve.extra_tokens,
             context_token_s=self._layer_context_s(1),
         )
@@ -299,9 +315,13 @@ class Operators:
 
     def _layer_context_s(self, queries: int) -> float:
         """Read a token of context in one layer, or compute on it, whichever takes longer. [s]"""
-        efficiency = self.calibration.prefill_attention.compute_efficiency
-        rate = self._peak(self.model.dtype) * efficiency
-        return max(self._context_memory_s, queries * self._context_flops / rate)
+        compute_s = queries * self._context_flops / self._attention_flops_per_s
+        return max(self._context_memory_s, compute_s)
+
+    @property
+    def _attention_flops_per_s(self) -> float:
+        efficiency: float = self.calibration.prefill_attention.compute_efficiency
+        return self._peak(self.model.dtype) * efficiency
 
     @property
     def _query_values(self) -> int:
@@ -319,11 +339,7 @@ class Operators:
         heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
         layers = self.model.attention_layers
         seconds = layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
-        seconds += self._linear_s(decoders, decoders)
-        if sizes.sliding_layers and sizes.window:
-            # Contexts are taken to fill the window, which keeps the step linear in context.
-            seconds += self._window_tokens(decoders) * self._layer_context_s(1)
-        return seconds
+        return seconds + self._linear_s(decoders, decoders)
 
     def _linear_s(self, sequences: int, tokens: int) -> float:
         """Layers of linear attention: read and write states, compute on tokens. [s]
@@ -346,11 +362,6 @@ class Operators:
         linear = self.model.linear
         flops = linear.layers * tokens * linear.flops_per_token(self.tp) if linear else 0.0
         return self._linear_s(sequences, tokens), flops
-
-    def _window_tokens(self, decoders: int) -> int:
-        """Tokens that layers with a sliding window read, over all such layers."""
-        sizes = self.model.attention
-        return sizes.sliding_layers * decoders * (sizes.window or 0)
 
     def _tail_s(self, decoders: int) -> float:
         """Tail per unit of spread: the longest context keeps one compute unit busy alone. [s]"""

@@ -6,8 +6,13 @@
 `docs/cost-model.md` says what each term means; `operators.py` has them. For a fixed set of decoders
 both duration and energy are (piecewise) linear in their summed context, so a stretch of steps has a
 closed-form sum. Inside, time and energy are integers (`step_row.py`): sums are exact.
+
+A token of context that several decoders share is read from memory once: on CPUs the others find it
+in the cache. Layers with a sliding window w read min(C, decoders·w) tokens of a summed context C:
+exact while all contexts are shorter than the window or none is, and a little too many in between.
 """
 
+import sys
 from collections.abc import Sequence
 
 from ttcsim.hwprofiles.calibration import Calibration
@@ -92,13 +97,19 @@ class StepCost:
             context_s += drafts * draft_s
             context_flops += drafts * draft_flops
         self._context_ticks = round(context_s * TICKS_PER_S)
-        self._lines: list[EnergyLine] = []
-        for line in power_lines(calibration.power, float(profile.power.max_w), tensor_parallel):
-            joules = line.watts * context_s + line.j_per_flop * context_flops
-            slope = round(joules * UNITS_PER_J)
-            self._lines.append(EnergyLine(line.watts, line.j_per_flop, line.saved_w, slope))
+        self._cached_ticks = round(self.operators.cached_token_s(1 + drafts) * TICKS_PER_S)
+        self._lines = self._energy_lines(context_s, context_flops)
+        sizes = model.attention
+        self._window: int = (sizes.window or 0) if sizes.sliding_layers else 0
+        window_s, self._window_flops = self.operators.window_token(1 + drafts)
+        self._window_ticks = round(window_s * TICKS_PER_S)
+        self._filling_lines = self._energy_lines(
+            context_s + window_s, context_flops + self._window_flops
+        )
         attention = self.operators.prefill_attention
-        self._layers: int = model.attention_layers
+        self._sizes = sizes
+        self._full_layers: int = sizes.full_layers
+        self._sliding_layers: int = sizes.sliding_layers
         self._linear = model.linear is not None
         self._prefill_latency_s: float = attention.latency_s
         self._head_flops: float = attention.head_flops
@@ -107,23 +118,37 @@ class StepCost:
         self._context_token_s: float = attention.context_token_s
         self.row(1)  # missing numbers show up now, not in the middle of a run
 
+    def _energy_lines(self, context_s: float, context_flops: float) -> list[EnergyLine]:
+        """The power model's lines, if a token of context takes so long and so many FLOPs."""
+        found = []
+        power, most_w = self.calibration.power, float(self.profile.power.max_w)
+        for line in power_lines(power, most_w, self.tp):
+            joules = line.watts * context_s + line.j_per_flop * context_flops
+            slope = round(joules * UNITS_PER_J)
+            found.append(EnergyLine(line.watts, line.j_per_flop, line.saved_w, slope))
+        return found
+
     def row(
         self,
         decoders: int,
         spread: int = 0,
         prefills: Sequence[Prefill] = (),
         drafts: int = 0,
+        context: int | None = None,
+        shared: int = 0,
     ) -> StepRow:
         """Cost of a step as a function of the decoders' summed context.
 
-        `spread` is decoders · longest context - summed context of the decoders: how uneven they
-        are; `drafts` are all the tokens that decoders verify. [tokens]
+        It holds at the summed context `context` and for `steps_alike` steps from there on; without
+        one, where all sliding windows are full. `spread` is decoders · longest context - summed
+        context of the decoders: how uneven they are; `drafts` are all the tokens that decoders
+        verify; `shared` is the part of their context that another of them has, too, and that is
+        counted again for it. [tokens]
         """
         if not prefills and self._drafter is None:
             step = self._of_decode_step(decoders)
-            duration = int((step.seconds + step.tail_s * spread) * TICKS_PER_S + 0.5)
-            ticks = self._context_ticks
-            return StepRow(duration, ticks, self._lines, step.flops, step.all_reduce_s)
+            seconds = step.seconds + step.tail_s * spread
+            return self._row(seconds, step.flops, step.all_reduce_s, decoders, context, shared)
         tokens = samples = decoders + drafts
         for prefill in prefills:
             tokens += prefill.tokens
@@ -146,8 +171,31 @@ class StepCost:
             seconds += draft_s
             all_reduce_s += draft_all_reduce_s
             flops += draft_flops
-        duration = int(seconds * TICKS_PER_S + 0.5)
+        return self._row(seconds, flops, all_reduce_s, decoders, context, shared)
+
+    def _row(
+        self,
+        seconds: float,
+        flops: float,
+        all_reduce_s: float,
+        decoders: int,
+        context: int | None,
+        shared: int,
+    ) -> StepRow:
+        """A step of what does not depend on context and what the decoders' contexts add."""
+        duration = int(seconds * TICKS_PER_S + 0.5) - shared * self._cached_ticks
+        full = decoders * self._window
+        if context is not None and context < full:
+            ticks = self._context_ticks + self._window_ticks
+            return StepRow(duration, ticks, self._filling_lines, flops, all_reduce_s)
+        duration += full * self._window_ticks
+        flops += full * self._window_flops
         return StepRow(duration, self._context_ticks, self._lines, flops, all_reduce_s)
+
+    def steps_alike(self, decoders: int, context: int, growth: int) -> int:
+        """Steps for which a row at this summed context holds if it grows by `growth` a step."""
+        full = decoders * self._window
+        return -(-(full - context) // growth) if context < full else sys.maxsize
 
     def _drafting(
         self,
@@ -169,6 +217,9 @@ class StepCost:
             token_s, token_all_reduce_s, token_flops = drafter._of_tokens(sequences)
             sample_s, sample_flops = drafter._of_samples(sequences)
             decode_s, decode_flops, _ = drafter._of_decoders(decoders)
+            in_windows = decoders * drafter._window  # a drafter's windows are taken to be full
+            decode_s += in_windows * drafter._window_ticks / TICKS_PER_S
+            decode_flops += in_windows * drafter._window_flops
             sample_s -= sequences * self._sequence_s
             passes = self._drafts
             seconds += (passes - 1) * token_s + passes * (sample_s + decode_s)
@@ -176,13 +227,11 @@ class StepCost:
             flops += (passes - 1) * token_flops + passes * (sample_flops + decode_flops)
         return seconds, all_reduce_s, flops
 
-    def decode_duration(self, decoders: int, spread: int, context: int, drafts: int = 0) -> int:
+    def decode_duration(
+        self, decoders: int, spread: int, context: int, drafts: int = 0, shared: int = 0
+    ) -> int:
         """Duration of a pure decode step. [as]"""
-        if self._drafter is not None:
-            return self.row(decoders, spread, (), drafts).duration_at(context)
-        step = self._of_decode_step(decoders)
-        seconds = step.seconds + step.tail_s * spread
-        return int(seconds * TICKS_PER_S + 0.5) + self._context_ticks * context
+        return self.row(decoders, spread, (), drafts, context, shared).duration_at(context)
 
     # -- parts, each kept for the next step like it ----------------------------------------------
 
@@ -217,20 +266,32 @@ class StepCost:
 
     def _prefill_attention(self, prefills: Sequence[Prefill]) -> tuple[float, float]:
         """(seconds, FLOPs) of attention for the step's chunks of prompt."""
-        seconds = flops = 0.0
+        full_s = sliding_s = self._prefill_latency_s
+        full_pairs = sliding_pairs = 0.0
         for prefill in prefills:
-            pairs = prefill.tokens * (prefill.tokens / 2 + prefill.prior)
-            computed = pairs + prefill.tokens * self._extra_tokens
-            compute_s = self._head_flops * computed / self._flops_per_s
-            memory_s = prefill.prior * self._context_token_s
-            seconds += compute_s if compute_s > memory_s else memory_s
-            flops += self._head_flops * pairs
+            tokens, prior = prefill.tokens, prefill.prior
+            pairs = tokens * (tokens / 2 + prior)
+            full_s += self._chunk_s(tokens, prior, pairs)
+            full_pairs += pairs
+            if self._sliding_layers:
+                pairs = self._sizes.pairs_in_window(tokens, prior)
+                sliding_s += self._chunk_s(tokens, min(prior, self._window), pairs)
+                sliding_pairs += pairs
+        seconds = self._full_layers * full_s + self._sliding_layers * sliding_s
+        pairs = self._full_layers * full_pairs + self._sliding_layers * sliding_pairs
+        flops = self._head_flops * pairs
         if self._linear and prefills:
             tokens = sum([prefill.tokens for prefill in prefills])
             linear_s, linear_flops = self.operators.linear(len(prefills), tokens)
-            latency_s = self._layers * (self._prefill_latency_s + seconds)
-            return latency_s + linear_s, self._layers * flops + linear_flops
-        return self._layers * (self._prefill_latency_s + seconds), self._layers * flops
+            return seconds + linear_s, flops + linear_flops
+        return seconds, flops
+
+    def _chunk_s(self, tokens: int, prior: int, pairs: float) -> float:
+        """A chunk of prompt in one layer: arithmetic, or reading what is cached. [s]"""
+        computed = pairs + tokens * self._extra_tokens
+        compute_s = self._head_flops * computed / self._flops_per_s
+        memory_s = prior * self._context_token_s
+        return compute_s if compute_s > memory_s else memory_s
 
 
 class _DecodeStep:

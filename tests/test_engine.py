@@ -14,6 +14,7 @@ from support import SMALL, Script, cost, question, rows, run, scenario, trace
 
 import ttcsim
 from ttcsim.analysis.calibrate.calibrate import write_calibration
+from ttcsim.hwprofiles.calibration import datasheet
 from ttcsim.hwprofiles.catalogue import load_calibration, load_profile
 from ttcsim.simulator.agenda import NORMAL, Agenda
 from ttcsim.simulator.device import Device
@@ -145,6 +146,29 @@ def test_siblings_decode_in_one_batch_at_the_context_they_have() -> None:
         assert call["end_s"] == pytest.approx(ticks / TICKS_PER_S, rel=1e-9)
 
 
+def test_siblings_on_a_cpu_read_their_prompt_once(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.yaml"
+    write_calibration(datasheet(load_profile("cpu_2core")), path)
+    tiny = {"model": "tiny-40m", "hardware": "cpu_2core", "calibration": str(path)}
+    found = run(
+        "majority_vote:n=3",
+        trace(question("q", 160, [50, 50, 50])),
+        deployment=tiny,
+        engine={"num_gpu_blocks": 100},
+    )
+    calibration = load_calibration(path)
+    assert calibration is not None
+    model = load_model("tiny-40m").with_dtype("fp32")
+    of = StepCost(model, load_profile("cpu_2core"), calibration)
+    again = Prefill(16, 144, True)
+    first = of.row(0, 0, (Prefill(160, 0, True), again, again))
+    decode = of.row(3, shared=2 * 144)  # the last block of the prompt is each one's own
+    assert decode.duration < of.row(3).duration
+    ticks = first.duration + sum(decode.duration_at(3 * (160 + i)) for i in range(1, 50))
+    for call in found.calls.rows():
+        assert call["end_s"] == pytest.approx(ticks / TICKS_PER_S, rel=1e-9)
+
+
 def test_uneven_contexts_add_their_tail(tmp_path: Path) -> None:
     asked = trace(question("a", 4000, [40], at=0.0), question("b", 20, [40], at=0.0))
     bundled = load_calibration("h100_sxm")
@@ -225,7 +249,12 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], Trace]:
     }
     router = draw(st.sampled_from(["least_loaded", "round_robin", "question"]))
     placement = draw(st.sampled_from(["own_device", "colocated", "same_engine"]))
-    deployment = {"replicas": draw(st.sampled_from([1, 1, 2, 3])), "router": router}
+    deployment = {
+        "replicas": draw(st.sampled_from([1, 1, 2, 3])),
+        "router": router,
+        # The second has windows of 128 tokens, which contexts fill on their way.
+        "model": draw(st.sampled_from([SMALL["model"], "gpt-oss-20b"])),
+    }
     fields = {
         "strategy": strategy,
         "deployment": deployment,

@@ -479,6 +479,7 @@ class CheckedLoop(Loop):
         holders = Counter(block for request in requests for block in request.blocks)
         for block, held in holders.items():  # a block without a key has one holder at most
             assert held == (1 if block.key is None else block.references)
+        assert pool.shared == sum(held - 1 for held in holders.values())
         held_ids = {block.id for block in holders}
         assert set(pool.free) == set(range(1, pool.num_blocks)) - held_ids
         assert pool.used_blocks + len(pool.free) == pool.usable_blocks

@@ -1,6 +1,7 @@
 """What a step costs: never less on a weaker device, linear in context, stretches summed exactly."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -250,6 +251,92 @@ def test_pieces_follow_the_lowest_line_through_every_bend(
 def test_a_long_stretch_is_few_pieces() -> None:
     row = COSTS[DENSE, 1].row(64)
     assert len(row.energies(10_000, 64 * 1000, 64)) < 200
+
+
+# -- sliding windows -----------------------------------------------------------------------------
+
+
+@given(st.integers(0, 400), st.integers(1, 400))
+def test_pairs_in_a_window_are_those_of_each_query(prior: int, tokens: int) -> None:
+    attention = load_model("gpt-oss-20b").attention
+    seen = [min(prior + number, 128) for number in range(tokens + 1)]
+    halves = [(left + right) / 2 for left, right in pairwise(seen)]
+    assert attention.pairs_in_window(tokens, prior) == sum(halves)
+    if prior + tokens <= 128:
+        assert attention.pairs_in_window(tokens, prior) == tokens * (tokens / 2 + prior)
+
+
+def test_windows_are_read_as_far_as_contexts_fill_them() -> None:
+    of = COSTS["gpt-oss-20b", 1]
+    window_s, _ = of.operators.window_token()
+    context_s, _ = of.operators.context_token()
+    assert window_s == context_s  # half of the layers each
+
+    def seconds(context: int) -> float:
+        return of.row(3, context=context).duration_at(context) / TICKS_PER_S
+
+    empty = seconds(0)
+    assert seconds(3 * 100) - empty == pytest.approx(300 * (context_s + window_s), rel=1e-9)
+    full = 3 * 128
+    assert seconds(full) - empty == pytest.approx(full * (context_s + window_s), rel=1e-9)
+    assert seconds(9000) - seconds(full) == pytest.approx((9000 - full) * context_s, rel=1e-9)
+    assert of.row(3).duration_at(9000) == of.row(3, context=9000).duration_at(9000)
+
+
+@given(st.integers(1, 40), st.integers(0, 6000), st.integers(1, 50))
+def test_a_row_holds_for_the_steps_that_are_alike(decoders: int, context: int, growth: int) -> None:
+    of = COSTS["gpt-oss-20b", 1]
+    row = of.row(decoders, context=context)
+    alike = min(of.steps_alike(decoders, context, growth), 200)
+    assert alike >= 1
+    for step in {0, alike - 1}:
+        later = context + step * growth
+        own = of.row(decoders, context=later)
+        assert row.duration_at(later) == own.duration_at(later)
+        assert energy(row, later) == energy(own, later)
+    if alike < 200:  # from the next one on, windows are full
+        assert context + alike * growth >= decoders * 128
+
+
+def test_a_prompt_beyond_the_window_costs_half_of_the_layers_less() -> None:
+    """Twice as long a prompt: four times the pairs in layers that see all, twice in the others."""
+    of = COSTS["gpt-oss-20b", 1]
+
+    def attention_s(tokens: int) -> float:
+        attention = of.operators.prefill_attention
+        pairs = 12 * tokens**2 / 2 + 12 * (128 * 64 + (tokens - 128) * 128)
+        computed = pairs + 24 * tokens * attention.extra_tokens
+        return 24 * attention.latency_s + attention.head_flops * computed / attention.flops_per_s
+
+    for tokens in (512, 4096, 16384):
+        whole = of.row(0, 0, (Prefill(tokens, 0, True),)).duration / TICKS_PER_S
+        rest = of.operators.by_tokens(tokens)[0] + of.operators.by_samples(1)[0]
+        assert whole - rest == pytest.approx(attention_s(tokens), rel=1e-9)
+
+
+# -- what siblings share -------------------------------------------------------------------------
+
+
+def test_on_a_cpu_context_that_is_read_again_costs_its_arithmetic() -> None:
+    model, profile = load_model("tiny-40m").with_dtype("fp32"), load_profile("cpu_2core")
+    plain = datasheet(profile)
+    slow = plain.prefill_attention.model_copy(update={"compute_efficiency": 0.25})
+    of = StepCost(model, profile, plain.model_copy(update={"prefill_attention": slow}))
+    context_s, context_flops = of.operators.context_token()
+    arithmetic_s = context_flops / (0.25 * profile.peak("fp32"))
+    assert arithmetic_s < context_s
+    alone, shared = of.row(8), of.row(8, shared=700)
+    saved_s = (alone.duration - shared.duration) / TICKS_PER_S
+    assert saved_s == pytest.approx(700 * (context_s - arithmetic_s), rel=1e-9)
+    assert shared.duration_per_context == alone.duration_per_context
+    # With arithmetic slower than memory there is nothing to save.
+    slow = plain.prefill_attention.model_copy(update={"compute_efficiency": 1e-4})
+    of = StepCost(model, profile, plain.model_copy(update={"prefill_attention": slow}))
+    assert of.row(8, shared=700).duration == of.row(8).duration
+
+
+def test_on_a_gpu_siblings_are_no_faster() -> None:
+    assert COSTS[DENSE, 1].row(8, shared=700).duration == COSTS[DENSE, 1].row(8).duration
 
 
 # -- energy ------------------------------------------------------------------------------------

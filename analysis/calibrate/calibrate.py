@@ -227,7 +227,9 @@ def _assemble(
         },
         decode_attention=DecodeAttentionCurve(
             latency_s=0,
-            memory_efficiency=_efficiency(value[DECODE_ATTENTION]),
+            memory_efficiency=_efficiency(
+                columns.decode_slowness(value[DECODE_ATTENTION], value[PREFILL_ATTENTION])
+            ),
             sequence_head_s=0,
             **said,
         ),

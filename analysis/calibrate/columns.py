@@ -5,11 +5,13 @@ fitted is by how much each operator is slower (`docs/measuring.md`):
 
     step - elementwise = sum_j slowdown_j · roofline(matrix products)·hat_j(rows)
                        + layer_s·layers + sequence_s·samples + prefill_s·layers·[has prefill]
-                       + KV read time / decode efficiency + prefill attention time / its efficiency
+                       + attention's arithmetic / efficiency + KV read time · reading
 
 hat_j is 1 at the j-th number of rows and falls to 0 at its neighbours, so the slowdown is linear
 between them. The LM head has as many rows as sequences sample, all other products as many as the
-step has tokens. What a layer costs in every step can be told from reading its weights only by
+step has tokens. Attention's arithmetic is that of prefills and of decoders alike: the cost model
+takes a decoder for no faster at it than a prefill, so its time for a token of context is that and
+what reading adds. What a layer costs in every step can be told from reading its weights only by
 models of several shapes; with one model layer_s is left out, and the slowdowns carry it.
 """
 
@@ -66,6 +68,8 @@ class Columns:
         self._operators = Operators(model, profile, datasheet(profile), tensor_parallel)
         self._layers = model.layers
         self._layer_term = float(model.layers) if several else 0.0
+        attention = self._operators.prefill_attention
+        self._pair_s = self._layers * attention.head_flops / attention.flops_per_s
         self._known: dict[tuple[int, int], tuple[Array, float]] = {}
 
     @property
@@ -73,13 +77,16 @@ class Columns:
         """Names of the coefficients, in order."""
         return [*(f"slowdown_{int(m)}" for m in self.rows), *OTHERS]
 
+    def decode_slowness(self, reading: float, arithmetic: float) -> float:
+        """How much slower than reading at nominal bandwidth a decoder's attention is. [1]"""
+        return reading + arithmetic * self._pair_s / self._operators.context_token()[0]
+
     def of(self, batch: StepBatch) -> tuple[Array, float]:
         """(terms, seconds that are taken as known) of a batch."""
         products, known_s = self._products(batch.tokens, batch.samples)
         context_s, _ = self._operators.context_token()
-        attention = self._operators.prefill_attention
         pairs = sum(p.tokens * (p.tokens / 2 + p.prior) for p in batch.prefills)
-        pairs_s = self._layers * attention.head_flops * pairs / attention.flops_per_s
+        pairs_s = (pairs + batch.context_tokens) * self._pair_s
         others = [
             self._layer_term,
             float(batch.samples),

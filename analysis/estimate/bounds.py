@@ -55,7 +55,7 @@ def mean_steps_s(plan: Plan, work: Work) -> float:
     step_s = 0.0
     for whole, part in ((low, 1 - share), (low + 1, share)):
         if part and whole:
-            step_s += part * seconds(plan.cost.row(whole).duration_at(context))
+            step_s += part * seconds(plan.cost.row(whole, context=context).duration_at(context))
     return prefill_s + steps * step_s
 
 

@@ -28,7 +28,9 @@ class Work:
         prefills: Prompts computed.
         prefill_steps: Steps with a part of a prompt.
         read: Context read by decoders, summed over steps. [tokens]
+        read_in_windows: The same in a layer with a sliding window. [tokens]
         pairs: Query-context pairs of prefills. [tokens^2]
+        pairs_in_windows: The same in a layer with a sliding window. [tokens^2]
         continued: Prompt tokens found cached because a finished call had written them. [tokens]
         kv: KV held, what calls share counted once, summed over decode steps. [tokens]
         kv_peak: Most of it at a time. [tokens]
@@ -43,7 +45,9 @@ class Work:
     prefills: int = 0
     prefill_steps: int = 0
     read: float = 0.0
+    read_in_windows: float = 0.0
     pairs: float = 0.0
+    pairs_in_windows: float = 0.0
     continued: int = 0
     kv: float = 0.0
     kv_peak: float = 0.0
@@ -98,6 +102,7 @@ class LoneEngine:
         self._block = config.block_size
         self._caching = config.enable_prefix_caching
         self._asynchronous = config.async_scheduling
+        self._attention = self.plan.model.attention
         self._prompts: deque[_Job] = deque()
         self._decoders: list[_Job] = []
         self._known: dict[int, int] = {}
@@ -160,14 +165,18 @@ class LoneEngine:
             room -= tokens
             job.new -= tokens
             whole = job.new == 0
-            prefills.append(Prefill(tokens, job.prompt - job.new - tokens, whole))
+            prior = job.prompt - job.new - tokens
+            prefills.append(Prefill(tokens, prior, whole))
             self.work.prefilled += tokens
-            self.work.pairs += tokens * (tokens / 2 + job.prompt - job.new - tokens)
+            self.work.pairs += tokens * (tokens / 2 + prior)
+            self.work.pairs_in_windows += self._attention.pairs_in_window(tokens, prior)
             if whole:
                 begun.append(job)
                 self.work.prefills += 1
         context = sum(job.context for job in decoders)
-        row = self.plan.cost.row(len(decoders), 0, prefills, self._drafts * len(decoders))
+        drafts = self._drafts * len(decoders)
+        shared = self._shared_tokens()
+        row = self.plan.cost.row(len(decoders), 0, prefills, drafts, context, shared)
         self._count(row, 1, context, len(decoders), sum(each.tokens for each in prefills))
         self.work.prefill_steps += 1
         for job in begun:
@@ -182,9 +191,11 @@ class LoneEngine:
                 job.wait_steps = 0
             return []
         context = sum(job.context for job in decoders)
-        row = self.plan.cost.row(len(decoders), 0, (), self._drafts * len(decoders))
+        cost, drafts = self.plan.cost, self._drafts * len(decoders)
+        row = cost.row(len(decoders), 0, (), drafts, context, self._shared_tokens())
         shortest = min(job.left for job in decoders)
         steps = max(1, math.ceil(shortest / self._tokens_per_step))
+        steps = min(steps, cost.steps_alike(len(decoders), context, self._growth(len(decoders))))
         if self._prompts:
             steps = 1
         elif until_s < math.inf:
@@ -209,7 +220,7 @@ class LoneEngine:
     ) -> None:
         """Book steps: seconds, joules, what decoders read and what KV is held."""
         work = self.work
-        growth = round(decoders * self._tokens_per_step)
+        growth = self._growth(decoders)
         took_s = seconds(row.durations(steps, context, growth))
         self.now_s += took_s
         work.steps += steps
@@ -225,9 +236,15 @@ class LoneEngine:
             first += growth * count
         grown = growth * steps * (steps - 1) / 2
         work.read += steps * context + grown
+        in_windows = decoders * (self._attention.window or 0)
+        work.read_in_windows += min(steps * context + grown, steps * in_windows)
         shared = self._shared_tokens()
         work.kv += steps * (context - shared) + grown
         work.kv_peak = max(work.kv_peak, context - shared + growth * steps)
+
+    def _growth(self, decoders: int) -> int:
+        """By how much their summed context grows in a step. [tokens]"""
+        return round(decoders * self._tokens_per_step)
 
     def _shared_tokens(self) -> int:
         """KV that decoders have in common, beyond its one copy. [tokens]"""

@@ -130,8 +130,15 @@ def _step(plan: Plan, work: Work, batch: float, prompts: float, drafts: int) -> 
     chunk = Prefill(max(1, tokens), max(0, round(prior)), True)
     for decoders, share in _between(batch):
         for count, part in _between(prompts):
-            row = plan.cost.row(max(1, decoders), 0, [chunk] * count, drafts * max(1, decoders))
             summed = round(decoders * context)
+            row = plan.cost.row(
+                max(1, decoders),
+                0,
+                [chunk] * count,
+                drafts * max(1, decoders),
+                summed,
+                round(summed * (1 - work.kv / work.read)) if work.read else 0,
+            )
             _, fixed, slope = row.energies(1, summed, 0)[0]
             total_s += share * part * seconds(row.duration_at(summed))
             total_j += share * part * joules(fixed + slope * summed)

@@ -11,7 +11,10 @@ def flops_of(plan: Plan, work: Work) -> float:
     per_token = operators.by_tokens(1)[2] * tokens
     head = operators.by_samples(1)[1] * (work.decoded + work.prefills)
     _, context = operators.context_token()
-    return plan.deployment.tensor_parallel * (per_token + head + context * (work.read + work.pairs))
+    _, window = operators.window_token()
+    attention = context * (work.read + work.pairs)
+    attention += window * (work.read_in_windows + work.pairs_in_windows)
+    return plan.deployment.tensor_parallel * (per_token + head + attention)
 
 
 def bytes_of(plan: Plan, work: Work) -> float:
@@ -19,7 +22,10 @@ def bytes_of(plan: Plan, work: Work) -> float:
     tp = plan.deployment.tensor_parallel
     weights: float = plan.model.weight_bytes(tp) - _input_embedding_bytes(plan)
     experts = plan.model.experts(tp)
-    moved = plan.model.kv_bytes_per_token(tp) * (work.read + work.prefilled)
+    layers = plan.model.attention
+    tokens = layers.full_layers * work.read + layers.sliding_layers * work.read_in_windows
+    tokens += plan.model.attention_layers * work.prefilled
+    moved = plan.model.kv_bytes_per_token(tp) / plan.model.attention_layers * tokens
     if experts is not None:
         layer = experts.layers * experts.bytes_per_expert
         weights -= layer * experts.experts

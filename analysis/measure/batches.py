@@ -17,12 +17,14 @@ class StepBatch:
         context_tokens: Their contexts, summed, this step's token included. [tokens]
         longest_context: The longest of them. [tokens]
         prefills: Chunks of prompt, or of what a preemption had cost.
+        shared_tokens: The part of their contexts in full blocks that another one has, too. [tokens]
     """
 
     decoders: int
     context_tokens: int
     longest_context: int
     prefills: tuple[Prefill, ...]
+    shared_tokens: int = 0
 
     @property
     def tokens(self) -> int:
@@ -38,8 +40,9 @@ class StepBatch:
 def predicted_s(cost: StepCost, batch: StepBatch) -> float:
     """Duration of a step by the cost model. [s]"""
     spread = batch.decoders * batch.longest_context - batch.context_tokens
-    row = cost.row(batch.decoders, spread, batch.prefills)
-    return row.duration_at(batch.context_tokens) / TICKS_PER_S
+    context, shared = batch.context_tokens, batch.shared_tokens
+    row = cost.row(batch.decoders, spread, batch.prefills, context=context, shared=shared)
+    return row.duration_at(context) / TICKS_PER_S
 
 
 def recorded_batches(schedule: RecordedSchedule) -> Iterator[tuple[StepBatch, float]]:
@@ -47,10 +50,14 @@ def recorded_batches(schedule: RecordedSchedule) -> Iterator[tuple[StepBatch, fl
     prompt = {request["id"]: request["prompt_len"] for request in schedule.requests}
     outputs = dict.fromkeys(prompt, 0)
     computed = dict.fromkeys(prompt, 0)
+    keys = {name: schedule.keys(name) for name in prompt}
+    size = schedule.config.block_size
     for record, duration_s in zip(schedule.steps, schedule.durations_s, strict=True):
         admitted = record.get("admit", {})
         decoders = context = longest = 0
         prefills = []
+        read: set[int] = set()
+        blocks = 0
         for name, tokens in record["sched"].items():
             prior = admitted.get(name, computed[name])
             known = prompt[name] + outputs[name]
@@ -61,7 +68,11 @@ def recorded_batches(schedule: RecordedSchedule) -> Iterator[tuple[StepBatch, fl
                 decoders += 1
                 context += prior + tokens
                 longest = max(longest, prior + tokens)
+                full = keys[name][: (prior + tokens) // size]
+                blocks += len(full)
+                read.update(full)
             else:
                 prefills.append(Prefill(tokens, prior, prior + tokens >= known))
         if record["sched"]:
-            yield StepBatch(decoders, context, longest, tuple(prefills)), duration_s
+            shared = (blocks - len(read)) * size
+            yield StepBatch(decoders, context, longest, tuple(prefills), shared), duration_s
