@@ -243,7 +243,7 @@ class Engine:
         spread = batch.decoders * batch.longest_context - batch.context_tokens
         drafts = _verified(batch)
         context = batch.context_tokens
-        shared = self._shared_tokens(context)
+        shared = self._shared_tokens(context, batch.longest_context)
         row = self.cost.row(batch.decoders, spread, prefills, drafts, context, shared)
         decode_duration = 0
         if batch.decoders and prefills:
@@ -256,13 +256,14 @@ class Engine:
         self._flights.append(flight)
         return batch
 
-    def _shared_tokens(self, context: int) -> int:
-        """Context that decoders have in common, beyond its one copy.
+    def _shared_tokens(self, context: int, longest: int) -> int:
+        """Part of the decoders' summed context that another one has, too, in the same blocks.
 
-        What requests share that still read their prompt is taken for theirs.
+        What requests share that do not decode in this step is taken for theirs, as far as it can
+        be: together they have at least the longest context.
         """
         scheduler = self.scheduler
-        return min(context, scheduler.pool.shared * scheduler.config.block_size)
+        return min(context - longest, scheduler.pool.shared * scheduler.config.block_size)
 
     def _fetch(self, request: Request, tokens: int) -> None:
         """Let KV of a request come, behind what is on the link already."""
@@ -388,8 +389,9 @@ class Engine:
         steps = min(scheduler.quiet_steps(), self.cost.steps_alike(decoders, context, decoders))
         if steps < 2:
             return False
-        spread = decoders * (scheduler.longest_context() + 1) - context
-        shared = self._shared_tokens(context)
+        longest = scheduler.longest_context() + 1
+        spread = decoders * longest - context
+        shared = self._shared_tokens(context, longest)
         row = self.cost.row(decoders, spread, context=context, shared=shared)
         queued = len(self._flights)
         origin = self._now if self._ends_at is None else self._ends_at

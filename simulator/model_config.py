@@ -63,6 +63,8 @@ _GEMMA3 = _Family(
     absent={
         "head_dim": 256,
         "max_position_embeddings": 131_072,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
         "sliding_window": 4096,
         "sliding_window_pattern": 6,
         "tie_word_embeddings": True,

@@ -9,7 +9,7 @@ closed-form sum. Inside, time and energy are integers (`step_row.py`): sums are 
 
 A token of context that several decoders share is read from memory once: on CPUs the others find it
 in the cache. Layers with a sliding window w read min(C, decoders·w) tokens of a summed context C:
-exact while all contexts are shorter than the window or none is, and a little too many in between.
+exact while all contexts are shorter than the window or none is, too many in between.
 """
 
 import sys
@@ -266,6 +266,8 @@ class StepCost:
 
     def _prefill_attention(self, prefills: Sequence[Prefill]) -> tuple[float, float]:
         """(seconds, FLOPs) of attention for the step's chunks of prompt."""
+        if not prefills:
+            return 0.0, 0.0
         full_s = sliding_s = self._prefill_latency_s
         full_pairs = sliding_pairs = 0.0
         for prefill in prefills:
@@ -280,7 +282,7 @@ class StepCost:
         seconds = self._full_layers * full_s + self._sliding_layers * sliding_s
         pairs = self._full_layers * full_pairs + self._sliding_layers * sliding_pairs
         flops = self._head_flops * pairs
-        if self._linear and prefills:
+        if self._linear:
             tokens = sum([prefill.tokens for prefill in prefills])
             linear_s, linear_flops = self.operators.linear(len(prefills), tokens)
             return seconds + linear_s, flops + linear_flops

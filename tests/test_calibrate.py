@@ -56,7 +56,9 @@ def batches(seed: int, count: int) -> list[StepBatch]:
             Prefill(int(rng.integers(10, 200)), int(rng.integers(0, 300)), bool(rng.integers(2)))
             for _ in range(prompts)
         ]
-        found.append(StepBatch(decoders, context, -(-context // max(1, decoders)), tuple(chunks)))
+        each = -(-context // max(1, decoders))
+        shared = int(rng.integers(0, max(1, each))) * max(0, decoders - 1)
+        found.append(StepBatch(decoders, context, each, tuple(chunks), shared))
     return found
 
 

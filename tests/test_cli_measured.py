@@ -57,23 +57,41 @@ def test_bad_measure(arguments: tuple[str, ...], said: str, tmp_path: Path) -> N
     assert said.replace("OUT", str(out)) in found
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("kind", "ctrl_c"),
+    [
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_IGN),  # as a script's jobs in the background
+        (signal.SIGHUP, signal.SIG_DFL),
+    ],
+)
 def test_a_measure_that_is_told_to_stop_says_so_in_one_line(
-    kind: signal.Signals, tmp_path: Path
+    kind: signal.Signals, ctrl_c: signal.Handlers, tmp_path: Path
 ) -> None:
+    def as_started() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+        signal.signal(signal.SIGINT, ctrl_c)
+
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump(campaign(repeats=50).to_dict()))
     server = Server()
     with background(server):
         words = ("measure", plan, "--base-url", server.url, "--output", tmp_path / "out", "--quiet")
         running = subprocess.Popen(
-            [sys.executable, "-m", "ttcsim", *map(str, words)], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "ttcsim", *map(str, words)],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=as_started,
         )
         while not list(tmp_path.glob("out/runs/*")):  # it is in the middle of things
             assert running.poll() is None
             time.sleep(0.01)
         running.send_signal(kind)
-        _, err = running.communicate(timeout=30)
+        try:
+            _, err = running.communicate(timeout=30)
+        finally:
+            running.kill()
     said = f"ttcsim: interrupted; --resume goes on with {tmp_path / 'out'}\n"
     assert (running.returncode, err) == (130, said)
     assert load_campaign_runs(tmp_path / "out").runs

@@ -227,6 +227,14 @@ ARRIVALS: list[dict[str, Any] | None] = [
 ]
 
 
+ENGINES: list[dict[str, Any]] = [
+    {},
+    {},
+    {"model": "gpt-oss-20b"},  # windows of 128 tokens, which contexts fill on their way
+    {"model": "tiny-40m", "hardware": "cpu_2core"},  # siblings save time
+]
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[dict[str, Any], Trace]:
     """Fields of a scenario, and its questions."""
@@ -252,8 +260,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], Trace]:
     deployment = {
         "replicas": draw(st.sampled_from([1, 1, 2, 3])),
         "router": router,
-        # The second has windows of 128 tokens, which contexts fill on their way.
-        "model": draw(st.sampled_from([SMALL["model"], "gpt-oss-20b"])),
+        **draw(st.sampled_from(ENGINES)),
     }
     fields = {
         "strategy": strategy,

@@ -217,6 +217,12 @@ def test_bounds_hold(
         assert mean_steps_s(without_overlap(plans[0]), work) > 0.9 * work.busy_s
 
 
+def test_bounds_hold_where_siblings_read_from_the_cache() -> None:
+    tiny = {"model": "tiny-40m", "hardware": "cpu_2core", "calibration": "datasheet"}
+    found = ttcsim.estimate(scenario("majority_vote:n=16", 2, generator=tiny)).rows[0]
+    assert 0 < found.makespan_lower_s <= found.makespan_s <= found.makespan_upper_s
+
+
 @pytest.mark.parametrize("data_parallel", [1, 2, 4])
 def test_experts_of_data_parallel_engines(data_parallel: int) -> None:
     served = {"model": "Qwen3-30B-A3B", "hardware": "h100_sxm", "tensor_parallel": 2}

@@ -158,6 +158,16 @@ def test_gemma_3_without_the_fields_that_its_vendor_leaves_out(tmp_path: Path) -
     path.write_text(json.dumps(config))
     bundled = load_model("google/gemma-3-12b-it")
     assert replace(load_model(path), name=bundled.name) == bundled
+    config["text_config"] = {
+        "model_type": "gemma3_text",
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "sliding_window": 1024,
+    }
+    path.write_text(json.dumps(config))
+    # safetensors metadata of google/gemma-3-4b-it, less SigLIP, a norm and a projection
+    assert load_model(path).parameters == 4_300_079_472 - 416_866_032 - 1152 * 2561
 
 
 def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:

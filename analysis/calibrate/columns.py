@@ -91,10 +91,14 @@ class Columns:
             self._layer_term,
             float(batch.samples),
             float(self._layers * bool(batch.prefills)),
-            context_s * batch.context_tokens,
+            context_s * (batch.context_tokens - self._cached(batch)),
             pairs_s,
         ]
         return np.concatenate([products, others]), known_s
+
+    def _cached(self, batch: StepBatch) -> int:
+        """Context that is not read from memory: on CPUs what another decoder has read. [tokens]"""
+        return 0 if self._operators.profile.kind == "gpu" else batch.shared_tokens
 
     def _products(self, tokens: int, samples: int) -> tuple[Array, float]:
         """Matrix products by slowdown; of steps with equal sizes, so they are kept."""

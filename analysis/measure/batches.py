@@ -17,7 +17,8 @@ class StepBatch:
         context_tokens: Their contexts, summed, this step's token included. [tokens]
         longest_context: The longest of them. [tokens]
         prefills: Chunks of prompt, or of what a preemption had cost.
-        shared_tokens: The part of their contexts in full blocks that another one has, too. [tokens]
+        shared_tokens: The part of their contexts, in full blocks of equal text, that another one
+            has, too. [tokens]
     """
 
     decoders: int

@@ -144,7 +144,7 @@ def _check_same_workloads(campaign: Campaign, before: MeasuredCampaign) -> None:
         if was.to_dict() != now.to_dict():
             raise InputError(
                 f"--resume: {before.path}: workload {name} was another one when its runs were"
-                f" made; begin another directory, or remove runs/*_{name}.json.gz"
+                f" made; begin another directory, or remove runs/????_{name}.json.gz"
             )
 
 

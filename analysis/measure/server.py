@@ -203,7 +203,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """Stop the server and whatever it has started, kindly at first."""
     try:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(STOP_LIMIT_S)
     except subprocess.TimeoutExpired:
         pass

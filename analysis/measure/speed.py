@@ -2,9 +2,10 @@
 
 Neighbours on the same host slow a virtual machine down by a third, for seconds or minutes, without
 a trace in its steal time, and a probe before or after a run cannot see what happens within. But
-every run contains decode steps, and a decode step of k sequences is the same work in all of them.
-So the decode steps of a run are compared with those of the whole campaign, batch size by batch
-size. No prediction enters, and calibration and validation are judged alike.
+every run contains decode steps, and a decode step of k sequences is nearly the same work in all of
+them (samples of one question take a few per cent less). So the decode steps of a run are compared
+with those of the whole campaign, batch size by batch size. No prediction enters, and calibration
+and validation are judged alike.
 """
 
 from collections.abc import Mapping, Sequence

@@ -120,9 +120,7 @@ def measure(
         rules = {"repeats": repeats, "max_repeats": max(repeats, campaign.rules.max_repeats)}
         rules_ = campaign.rules.model_copy(update=rules)
         campaign = campaign.model_copy(update={"rules": rules_})
-    for kind in (signal.SIGTERM, signal.SIGHUP):  # a polite kill stops the server, too
-        if signal.getsignal(kind) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(kind, _interrupted)
+    _end_politely()
     started = Launch(vllm_python, record, pin) if vllm_python is not None else None
     try:
         with progress_bar("runs", quiet) as progress:
@@ -143,11 +141,19 @@ def measure(
     _summary(measured)
 
 
+def _end_politely() -> None:
+    """Let a kill do what Ctrl-C does: end what is under way and stop the server."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script's jobs in the background
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for kind in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(kind) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(kind, _interrupted)
+
+
 def _interrupted(_: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C does: while calls run, their event loop has a handler that ends them."""
-    as_ctrl_c = signal.getsignal(signal.SIGINT)
-    if not callable(as_ctrl_c):  # a script's jobs in the background ignore Ctrl-C
-        raise KeyboardInterrupt
+    as_ctrl_c = signal.getsignal(signal.SIGINT)  # while calls run, their event loop has its own
+    assert callable(as_ctrl_c)
     as_ctrl_c(signal.SIGINT, frame)
 
 
