@@ -160,13 +160,20 @@ class Operators:
         layers = self.model.attention.sliding_layers
         return layers * self._layer_context_s(queries), layers * queries * self._context_flops
 
+    @property
+    def caches_context(self) -> bool:
+        """Whether a decoder finds in the cache what another one has read in the same step.
+
+        On a CPU it does (docs/validation.md). What GPUs gain has not been measured; it is left out.
+        """
+        return self.profile.kind == "cpu"
+
     def cached_token_s(self, queries: int = 1) -> float:
         """Seconds that a token of context takes less if another decoder has read it in this step.
 
-        On a CPU it lies in the processor's cache then, and what is left is its arithmetic, as fast
-        as in prefill. What GPUs gain has not been measured and is left out.
+        From the cache, what is left is its arithmetic, as fast as in prefill.
         """
-        if self.profile.kind == "gpu":
+        if not self.caches_context:
             return 0.0
         return self.context_token(queries)[0] - self.model.attention.full_layers * (
             queries * self._context_flops / self._attention_flops_per_s

@@ -132,8 +132,7 @@ def test_steps_in_closed_loop(name: str, expected: list[str]) -> None:
     for each in report(name).validated:
         assert each.steps is not None
         measured_steps, predicted = each.steps
-        by_the_clock = each.load == "moderate" or "agent" in each.name  # arrivals, tools
-        room = 0.05 if by_the_clock else 0.01
+        room = 0.05 if each.load == "moderate" else 0.01
         if abs(predicted / measured_steps - 1) > room:
             off.append(each.name)
     assert off == expected

@@ -97,8 +97,8 @@ class Columns:
         return np.concatenate([products, others]), known_s
 
     def _cached(self, batch: StepBatch) -> int:
-        """Context that is not read from memory: on CPUs what another decoder has read. [tokens]"""
-        return 0 if self._operators.profile.kind == "gpu" else batch.shared_tokens
+        """Context that another decoder has read, where that means not from memory. [tokens]"""
+        return batch.shared_tokens if self._operators.caches_context else 0
 
     def _products(self, tokens: int, samples: int) -> tuple[Array, float]:
         """Matrix products by slowdown; of steps with equal sizes, so they are kept."""

@@ -131,13 +131,10 @@ def _step(plan: Plan, work: Work, batch: float, prompts: float, drafts: int) -> 
     for decoders, share in _between(batch):
         for count, part in _between(prompts):
             summed = round(decoders * context)
+            shared = round(summed * (1 - work.kv / work.read)) if work.read else 0
+            some = max(1, decoders)
             row = plan.cost.row(
-                max(1, decoders),
-                0,
-                [chunk] * count,
-                drafts * max(1, decoders),
-                summed,
-                round(summed * (1 - work.kv / work.read)) if work.read else 0,
+                some, 0, [chunk] * count, drafts * some, context=summed, shared=shared
             )
             _, fixed, slope = row.energies(1, summed, 0)[0]
             total_s += share * part * seconds(row.duration_at(summed))

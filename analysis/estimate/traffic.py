@@ -23,8 +23,7 @@ def bytes_of(plan: Plan, work: Work) -> float:
     weights: float = plan.model.weight_bytes(tp) - _input_embedding_bytes(plan)
     experts = plan.model.experts(tp)
     layers = plan.model.attention
-    # On CPUs siblings find in the cache what they share (docs/cost-model.md).
-    read = work.read if plan.profile.kind == "gpu" else work.kv
+    read = work.kv if plan.cost.operators.caches_context else work.read
     tokens = layers.full_layers * read + layers.sliding_layers * min(read, work.read_in_windows)
     tokens += plan.model.attention_layers * work.prefilled
     moved = plan.model.kv_bytes_per_token(tp) / plan.model.attention_layers * tokens

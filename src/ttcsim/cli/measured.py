@@ -136,7 +136,8 @@ def measure(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        _say(f"ttcsim: interrupted; --resume goes on with {output}")
+        begun = (output / "campaign.json").exists()
+        _say("ttcsim: interrupted" + (f"; --resume goes on with {output}" if begun else ""))
         raise
     _summary(measured)
 
