@@ -16,7 +16,7 @@ from ttcsim.simulator.step_cost import StepCost
 from ttcsim.workloads.strategies import STRATEGIES
 
 EVIDENCE = Path(__file__).parent.parent / "analysis" / "evidence"
-NAMES = ("cpu_40m", "cpu_40m_avx2", "cpu_150m")
+NAMES = ("cpu_40m", "cpu_40m_avx2", "cpu_150m_intel")
 
 
 @cache
@@ -124,7 +124,7 @@ def test_strategies_are_ranked_as_measured(name: str) -> None:
     [
         ("cpu_40m", []),
         ("cpu_40m_avx2", []),
-        ("cpu_150m", ["agent_loop_overload"]),  # 101 for 95
+        ("cpu_150m_intel", ["agent_loop_overload"]),  # 102 for 100
     ],
 )
 def test_steps_in_closed_loop(name: str, expected: list[str]) -> None:
@@ -136,3 +136,15 @@ def test_steps_in_closed_loop(name: str, expected: list[str]) -> None:
         if abs(predicted / measured_steps - 1) > room:
             off.append(each.name)
     assert off == expected
+
+
+def test_steps_of_agents_with_more_repeats() -> None:
+    """Tools take wall time, so steps vary by 7 % from run to run: five say little about 1 %."""
+    name = "agent_loop_overload"
+    predicted = next(each.steps for each in report("cpu_150m_intel").validated if each.name == name)
+    assert predicted is not None
+    more = load_campaign_runs(EVIDENCE / "more_repeats" / "agents_150m_intel")
+    runs = [*measured("cpu_150m_intel").accepted(name), *more.accepted(name)]
+    counts = [len(run.schedule.steps) for run in runs if run.schedule is not None]
+    assert len(counts) == 15
+    assert predicted[1] == pytest.approx(np.median(counts), rel=0.01)
