@@ -143,7 +143,7 @@ def test_steps_of_agents_with_more_repeats() -> None:
     name = "agent_loop_overload"
     predicted = next(each.steps for each in report("cpu_150m_intel").validated if each.name == name)
     assert predicted is not None
-    more = load_campaign_runs(EVIDENCE / "more_repeats" / "agents_150m_intel")
+    more = load_campaign_runs(EVIDENCE / "further_runs" / "agents_150m_intel")
     runs = [*measured("cpu_150m_intel").accepted(name), *more.accepted(name)]
     counts = [len(run.schedule.steps) for run in runs if run.schedule is not None]
     assert len(counts) == 15
