@@ -181,11 +181,14 @@ class FrontEndLatency(Group):
         Between requests that are sent at once. [s]
     output_s : float
         From the end of a step to the client. [s]
+    ingest_s_per_token : float
+        To tokenise a token of a prompt, one prompt at a time; 0 if prompts come as token ids. [s]
     """
 
     ingest_s: NonNegative
     ingest_gap_s: NonNegative
     output_s: NonNegative
+    ingest_s_per_token: NonNegative = 0.0
 
 
 class PowerCurve(Group):

@@ -15,11 +15,12 @@ from ttcsim.simulator.step_row import TICKS_PER_S
 
 
 class Cluster:
-    """The replicas of one deployment behind a front end and a router.
+    """The replicas of one deployment, each behind a front end of its own, and a router.
 
     Attributes:
         ingest: From sending a request to the input of an engine. [as]
         ingest_gap: Least time between two requests that reach an engine. [as]
+        ingest_per_token: To tokenise a token of a prompt, one prompt at a time. [as]
     """
 
     def __init__(self, plan: Plan, engines: list[Engine]) -> None:
@@ -30,16 +31,26 @@ class Cluster:
         self.prefiller: Cluster | None = None  # prefills prompts, and their KV comes here
         self.ingest = 0
         self.ingest_gap = 0
-        self._latest = -1  # when the last request reached an engine
+        self.ingest_per_token = 0
+        replicas = plan.deployment.replicas
+        self._tokenised = [0] * replicas  # when the last prompt was
+        self._latest = [-1] * replicas  # when the last request reached an engine
         self._turn = 0
         self._homes: dict[str, Engine] = {}
 
-    def reaches_engine(self, now: int) -> int:
-        """When a request that is sent now comes out of the front end, which keeps the order."""
-        at = now + self.ingest
-        if self._latest >= 0 and at < self._latest + self.ingest_gap:
-            at = self._latest + self.ingest_gap
-        self._latest = at
+    def reaches_engine(self, now: int, engine: Engine, prompt_tokens: int) -> int:
+        """When a request that is sent now comes out of the front end, which keeps the order.
+
+        Data-parallel engines of a replica have one front end together.
+        """
+        replica = engine.replica // self.plan.deployment.data_parallel
+        tokenised = max(now, self._tokenised[replica]) + prompt_tokens * self.ingest_per_token
+        self._tokenised[replica] = tokenised
+        at = tokenised + self.ingest
+        latest = self._latest[replica]
+        if latest >= 0 and at < latest + self.ingest_gap:
+            at = latest + self.ingest_gap
+        self._latest[replica] = at
         return at
 
     def route(self, question_id: str) -> Engine:

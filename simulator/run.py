@@ -87,6 +87,7 @@ class Run:
         for cluster in self.clusters.values():
             cluster.ingest = round(front_end.ingest_s * TICKS_PER_S)
             cluster.ingest_gap = round(front_end.ingest_gap_s * TICKS_PER_S)
+            cluster.ingest_per_token = round(front_end.ingest_s_per_token * TICKS_PER_S)
         self._served: dict[str, Cluster] = dict(self.clusters)
         if scenario.scorer_placement == "same_engine":
             self._served["scorer"] = self.clusters["generator"]

@@ -85,6 +85,9 @@ class FrontEnd(_Record):
     ingest_gap_s: float = Field(
         0.0, ge=0, description="least time between two requests that reach the engine's input"
     )
+    ingest_s_per_token: float = Field(
+        0.0, ge=0, description="to tokenise a token of a prompt; one prompt at a time"
+    )
     output_s: float = Field(0.0, ge=0, description="from the end of a step to the client")
 
 

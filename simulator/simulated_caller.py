@@ -228,7 +228,7 @@ class SimulatedCaller(Caller):
         )
         if cluster.prefiller is not None and call.kind == "generate":
             self._prefill_elsewhere(record, cluster.prefiller)
-        at = cluster.reaches_engine(self._agenda.now)
+        at = cluster.reaches_engine(self._agenda.now, record.engine, call.prompt.tokens)
         if at > self._agenda.now:
             self._agenda.call(at, NORMAL, lambda: self._submit(record))
         else:

@@ -235,6 +235,13 @@ ENGINES: list[dict[str, Any]] = [
 ]
 
 
+FRONT_ENDS: list[dict[str, float]] = [
+    {},
+    {"ingest_s": 0.003, "output_s": 0.002},
+    {"ingest_s": 0.001, "ingest_s_per_token": 3e-5},
+]
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[dict[str, Any], Trace]:
     """Fields of a scenario, and its questions."""
@@ -269,7 +276,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], Trace]:
         "scorer": SMALL | deployment | {"engine": engine},
         "scorer_placement": placement,
         "arrivals": draw(st.sampled_from(ARRIVALS)),
-        "front_end": draw(st.sampled_from([{}, {"ingest_s": 0.003, "output_s": 0.002}])),
+        "front_end": draw(st.sampled_from(FRONT_ENDS)),
         "seed": draw(st.integers(0, 3)),
     }
     return fields, trace(*asked)

@@ -76,6 +76,7 @@ def test_a_lone_question_is_as_simulated(strategy: str) -> None:
         {"generator": H100 | {"engine": {"async_scheduling": False}}},
         {"generator": H100 | {"engine": {"enable_prefix_caching": False}}},
         {"generator": H100, "front_end": {"ingest_s": 0.01, "output_s": 0.02}},
+        {"generator": H100, "front_end": {"ingest_s_per_token": 1e-3}},
         {"generator": H100 | {"pipeline_parallel": 2}},
         {"scorer_placement": "same_engine", "scorer": None},
         {"scorer_placement": "colocated"},

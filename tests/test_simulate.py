@@ -482,6 +482,39 @@ def test_a_slow_front_end_lets_requests_through_one_after_the_other() -> None:
     assert firsts[2] == pytest.approx(4.5 + step_s, rel=0.2)
 
 
+def test_prompts_are_tokenised_one_after_the_other() -> None:
+    asked = trace(question("q", 40, [1, 1, 1]))
+    front_end = {"ingest_s": 0.5, "ingest_s_per_token": 0.05}
+    result = run("best_of_n:n=3,verifier=oracle", asked, front_end=front_end)
+    firsts = result.calls.columns["first_token_s"]
+    step_s = firsts[0] - 2.5
+    assert 0 < step_s < 0.1
+    assert firsts[1] == pytest.approx(4.5 + step_s, abs=0.01)
+    assert firsts[2] == pytest.approx(6.5 + step_s, abs=0.01)
+
+
+def test_each_replica_tokenises_for_itself() -> None:
+    asked = trace(question("p", 40, [1]), question("q", 40, [1]))
+    front_end = {"ingest_s_per_token": 0.05}
+    deployment = {"replicas": 2, "router": "round_robin"}
+    result = run("single", asked, front_end=front_end, deployment=deployment)
+    first, second = result.calls.columns["first_token_s"]
+    assert first == second == pytest.approx(2, abs=0.1)
+
+
+def test_whoever_continues_a_text_has_all_of_it_tokenised_again() -> None:
+    asked = trace(question("q", 100, [30]))
+    per_token_s = 0.001
+    forced = "budget_forcing:max_thinking_tokens=20,waits=1,extra_tokens=10,answer_tokens=5"
+    makespans = []
+    for front_end in ({}, {"ingest_s_per_token": per_token_s}):
+        makespans.append(run(forced, asked, front_end=front_end).questions.rows()[0]["makespan_s"])
+    prompts = run(forced, asked).calls.columns["prompt_tokens"]
+    assert len(prompts) > 1
+    assert sum(prompts) > 200
+    assert makespans[1] == pytest.approx(makespans[0] + sum(prompts) * per_token_s, rel=1e-9)
+
+
 def test_a_scenario_takes_the_front_end_of_its_calibration(tmp_path: Path) -> None:
     calibration = load_calibration("h100_sxm")
     assert calibration is not None

@@ -52,7 +52,9 @@ class LoneCaller(Caller):
         self._engines = engines
         self._front_end = front_end
         self._events: list[tuple[float, int, Call]] = []
+        self._arriving: dict[int, LoneEngine] = {}  # by the number of the event
         self._number = 0
+        self._tokenised_s = dict.fromkeys(map(id, engines.values()), 0.0)  # the last prompt was
         self.now_s = 0.0
         self.calls: list[Call] = []
         self.waiting_s = 0.0
@@ -80,7 +82,16 @@ class LoneCaller(Caller):
             have = ", ".join(self._engines)
             raise InputError(f"the strategy calls the deployment '{call.on}' (have: {have})")
         self.calls.append(call)
-        engine.submit(call, self.now_s + self._front_end.ingest_s)
+        assert call.prompt is not None
+        tokenised_s = max(self.now_s, self._tokenised_s[id(engine)])
+        tokenised_s += call.prompt.tokens * self._front_end.ingest_s_per_token
+        self._tokenised_s[id(engine)] = tokenised_s
+        at_s = tokenised_s + self._front_end.ingest_s
+        if at_s > self.now_s:
+            self._due(at_s, call)
+            self._arriving[self._number] = engine
+        else:
+            engine.submit(call, at_s)
 
     def _due(self, at_s: float, call: Call) -> None:
         self._number += 1
@@ -96,8 +107,13 @@ class LoneCaller(Caller):
                 raise StuckError("the strategy waits for calls that were cancelled")
             self.now_s = self._events[0][0]
             while self._events and self._events[0][0] <= self.now_s:
-                _, number, call = heappop(self._events)
-                if call.state == "running":
+                at_s, number, call = heappop(self._events)
+                engine = self._arriving.pop(number, None)
+                if call.state != "running":
+                    continue
+                if engine is not None:
+                    engine.submit(call, at_s)
+                else:
                     call.state = "finished"
                     call.owner = number
         done = [call for call in wait.calls if call.state == "finished"]
@@ -155,7 +171,10 @@ def front_end_of(scenario: Scenario, generator: Plan) -> FrontEnd:
     if found is None:
         return FrontEnd()
     return FrontEnd(
-        ingest_s=found.ingest_s, ingest_gap_s=found.ingest_gap_s, output_s=found.output_s
+        ingest_s=found.ingest_s,
+        ingest_gap_s=found.ingest_gap_s,
+        ingest_s_per_token=found.ingest_s_per_token,
+        output_s=found.output_s,
     )
 
 
