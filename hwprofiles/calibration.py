@@ -91,6 +91,14 @@ class Calibration(BaseModel):
             raise self._missing("gemm", dtype, sorted(names))
         return curve
 
+    def router_curve(self, dtype: str) -> GemmCurve:
+        """Return the curve of products that choose experts.
+
+        In fp32 they have the efficiencies of bf16 where none was measured.
+        """
+        measured = dtype != "fp32" or "fp32" in map(str, self.gemm)
+        return self.gemm_curve(dtype if measured else "bf16")
+
     def decode_attention_curve(self, kv_dtype: str) -> DecodeAttentionCurve:
         """Return the curve for KV of a data type."""
         if kv_dtype == "fp8" and self.decode_attention_fp8 is not None:

@@ -42,9 +42,10 @@ __all__ = [
 class Architecture:
     """A decoder-only transformer. Per-rank numbers are for tensor parallelism over `tp` ranks.
 
-    `dtype` is that of activations, embeddings, LM head, router, norms and biases, `kv_dtype` that
-    of the KV cache; `small_values` counts norms, biases and attention sinks of the whole model
-    (without the experts' biases). Methods that take `tp` raise InputError if it does not fit.
+    `dtype` is that of activations, embeddings, LM head, norms, biases and (unless `feed_forward`
+    has another) router, `kv_dtype` that of the KV cache; `small_values` counts norms, biases and
+    attention sinks of the whole model (without the experts' biases). Methods that take `tp` raise
+    InputError if it does not fit.
     """
 
     name: str
@@ -189,7 +190,9 @@ class Architecture:
         """Return this model with other dtypes; None keeps what the config says.
 
         A narrow `weights` dtype applies to attention, MLP and experts (LM head, embeddings, router
-        and norms stay); a full one (fp32, bf16, fp16) to everything, and to a KV cache that is not
+        and norms stay), but nvfp4 of a model with routed experts to these alone, the rest being of
+        full width (as in nvidia/MiniMax-M2.5-NVFP4 and nvidia/Kimi-K2.6-NVFP4); a full one (fp32,
+        bf16, fp16) to everything but a router of its own dtype, and to a KV cache that is not
         quantised. Raises InputError for a dtype that does not exist.
         """
         changed = self if weights is None else self._with_weights(weights)
@@ -201,9 +204,10 @@ class Architecture:
     def _with_weights(self, dtype: str) -> "Architecture":
         _check_dtype("weight dtype", dtype, BYTES_PER_VALUE)
         routed = self.feed_forward.routed
+        others = self.dtype if routed and dtype == "nvfp4" else dtype
         changed = replace(
             self,
-            weights=WeightDtypes(dtype, dtype, dtype),
+            weights=WeightDtypes(others, others, others),
             feed_forward=replace(
                 self.feed_forward, routed=replace(routed, dtype=dtype) if routed else None
             ),
@@ -240,21 +244,24 @@ class Architecture:
         )
 
     def _mla_gemms(self, tp: int) -> tuple[Gemm, ...]:
-        # Decode absorbs kv_b into queries and outputs: two products of the same total size.
+        # vLLM has both products with the hidden state in one (`fused_qkv_a_proj`). Decode absorbs
+        # kv_b into queries and outputs: two products of the same total size.
         assert self.latent is not None
         sizes, latent, heads = self.attention, self.latent, self.attention.heads // tp
         nope_dim = sizes.head_dim - latent.rope_dim
         queries = heads * sizes.head_dim
         if latent.q_rank is None:
-            q: tuple[Gemm, ...] = (self._attention_gemm("q", queries, self.hidden),)
+            inputs = (
+                self._attention_gemm("q", queries, self.hidden),
+                self._attention_gemm("kv_a", sizes.latent_dim, self.hidden),
+            )
         else:
-            q = (
-                self._attention_gemm("q_a", latent.q_rank, self.hidden),
+            inputs = (
+                self._attention_gemm("qkv_a", latent.q_rank + sizes.latent_dim, self.hidden),
                 self._attention_gemm("q_b", queries, latent.q_rank),
             )
         return (
-            *q,
-            self._attention_gemm("kv_a", sizes.latent_dim, self.hidden),
+            *inputs,
             self._attention_gemm("kv_b", heads * (nope_dim + sizes.value_dim), latent.kv_rank),
             self._attention_gemm("o", self.hidden, heads * sizes.value_dim),
         )
@@ -268,7 +275,8 @@ class Architecture:
         if parts.routed:
             layers = parts.routed.layers
             experts = parts.routed.experts
-            gemms.append(Gemm("router", "experts", experts, self.hidden, layers, self.dtype))
+            dtype = parts.router_dtype or self.dtype
+            gemms.append(Gemm("router", "experts", experts, self.hidden, layers, dtype))
             if parts.shared_intermediate:
                 width = parts.shared_intermediate // tp
                 gemms += _mlp("shared_", self.hidden, width, layers, self.weights.shared)

@@ -33,7 +33,8 @@ class GemmTime:
         profile: HardwareProfile,
         measured_on: HardwareProfile,
     ) -> None:
-        curve = calibration.gemm_curve(dtype)
+        routes = gemm.name == "router"
+        curve = calibration.router_curve(dtype) if routes else calibration.gemm_curve(dtype)
         width = BYTES_PER_VALUE[gemm.dtype]
         value = BYTES_PER_VALUE[activations]
         self._curve = _Curve(curve, profile, dtype, gemm.n, gemm.k, width, value)

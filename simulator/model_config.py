@@ -31,7 +31,8 @@ class _Family:
     hidden state, in a layer. `absent`: what fields are taken to be that a file leaves out. `mla`:
     multi-head latent attention. `qkv_bias` and `o_bias`: always or never there; None: if
     `attention_bias`. `query_norm`: a norm of queries and keys, over one head or over "all" of them.
-    `sinks`: one attention sink per head. `router_bias`: a value an expert.
+    `sinks`: one attention sink per head. `router_bias`: a value an expert. `router_dtype`: of the
+    product that chooses experts, if it is not that of the model.
     `shared_experts`: where no field counts them. `shared_width`: field with their width together;
     they have a gate then. `linear`: gated attention, but in most layers linear. `dense_width`:
     field with that of dense layers.
@@ -51,6 +52,7 @@ class _Family:
     moe: tuple[str, str, str] | None = None
     expert_bias: bool = False
     router_bias: bool = False
+    router_dtype: str | None = None
     shared_experts: int = 0
     shared_width: str | None = None
     dense_width: str = "intermediate_size"
@@ -124,6 +126,7 @@ _FAMILIES = {
         query_norm="all",
         moe=("num_local_experts", "intermediate_size", "block_sparse_moe.experts.0.w2"),
         router_bias=True,
+        router_dtype="fp32",
     ),
 }
 
@@ -227,8 +230,9 @@ def _gqa(config: Fields, family: _Family, linear: LinearAttention | None) -> Att
     sliding = _sliding_layers(config, family)
     window = config.count("sliding_window") if sliding else None
     gated = linear is not None and config.flag("attn_output_gate", True)
+    full, all_heads = layers - sliding, family.query_norm == "all"
     return Attention(
-        "gqa", heads, kv_heads, head_dim, head_dim, 0, layers - sliding, sliding, window, gated
+        "gqa", heads, kv_heads, head_dim, head_dim, 0, full, sliding, window, gated, all_heads
     )
 
 
@@ -307,7 +311,9 @@ def _feed_forward(
         shared = config.count(family.shared_width, least=0)
     else:
         shared = width * config.count("n_shared_experts", family.shared_experts, least=0)
-    return FeedForward(dense_layers, intermediate, shared, routed, family.expert_bias)
+    return FeedForward(
+        dense_layers, intermediate, shared, routed, family.expert_bias, family.router_dtype
+    )
 
 
 def _weight_dtypes(

@@ -94,7 +94,8 @@ class Attention:
 
     kind "gqa" caches `kv_heads` keys of `head_dim` and values of `value_dim` per token and layer;
     kind "mla" caches one latent of `latent_dim` (kv_lora_rank + rotary part; 0 for "gqa"). If
-    `gated`, queries come with a gate of their size for the output.
+    `gated`, queries come with a gate of their size for the output. If `norms_all_heads`, queries
+    and keys are normalised over all heads together, so that ranks have to add up their squares.
     """
 
     kind: Literal["gqa", "mla"]
@@ -107,6 +108,7 @@ class Attention:
     sliding_layers: int
     window: int | None
     gated: bool = False
+    norms_all_heads: bool = False
 
     def pairs_in_window(self, tokens: int, prior: int) -> float:
         """Return the pairs of query and context that `tokens` after `prior` cached ones compute.
@@ -179,7 +181,8 @@ class FeedForward:
     """What follows attention: dense layers, and layers of routed (and shared) experts.
 
     `intermediate` is the width in the `dense_layers` dense layers, `shared_intermediate` that of
-    all shared experts of a layer together (0: none), `expert_bias` whether experts have biases.
+    all shared experts of a layer together (0: none), `expert_bias` whether experts have biases,
+    `router_dtype` that of the product that chooses experts (None: that of the model).
     """
 
     dense_layers: int
@@ -187,6 +190,7 @@ class FeedForward:
     shared_intermediate: int
     routed: Experts | None
     expert_bias: bool
+    router_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class PrefillAttention:
 
 @dataclass(frozen=True, slots=True)
 class _AllReduces:
-    """So many of a step, all over the hidden states of its tokens."""
+    """So many of a step, all over as many bytes a token."""
 
     count: int
     latency_s: float
@@ -282,22 +282,28 @@ class Operators:
         """Two a layer over the hidden state of all tokens.
 
         Tokens of data-parallel engines are gathered before routed experts and scattered behind
-        them, which is an all-reduce over all their devices.
+        them, which is an all-reduce over all their devices. Norms over all heads add one a layer,
+        of two fp32 values a token (vLLM's `minimax_qk_norm_fusion`).
         """
-        layers = 2 * self.model.layers
-        routed = self.model.feed_forward.routed
-        if routed is None or self.dp == 1:
-            return self._all_reduces_over(layers, self.tp)
-        shared = self._all_reduces_over(routed.layers, self.tp * self.dp, self.dp)
-        return self._all_reduces_over(layers - routed.layers, self.tp) + shared
+        model = self.model
+        norms = model.attention_layers if model.attention.norms_all_heads else 0
+        found = self._all_reduces_over(norms, self.tp, 2 * BYTES_PER_VALUE["fp32"])
+        hidden = model.hidden * BYTES_PER_VALUE[model.dtype]
+        layers = 2 * model.layers
+        routed = model.feed_forward.routed
+        if routed is not None and self.dp > 1:
+            layers -= routed.layers
+            found += self._all_reduces_over(routed.layers, self.tp * self.dp, self.dp * hidden)
+        return found + self._all_reduces_over(layers, self.tp, hidden)
 
-    def _all_reduces_over(self, count: int, devices: int, engines: int = 1) -> list["_AllReduces"]:
-        if devices == 1:
+    def _all_reduces_over(
+        self, count: int, devices: int, token_bytes: float
+    ) -> list["_AllReduces"]:
+        if not count or devices == 1:
             return []
         curve = self.calibration.all_reduce_curve(devices)
         rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
-        token_s = engines * self.model.hidden * BYTES_PER_VALUE[self.model.dtype] / rate
-        return [_AllReduces(count, curve.latency_s, token_s, curve.exponent)]
+        return [_AllReduces(count, curve.latency_s, token_bytes / rate, curve.exponent)]
 
     def _stage_transfers_s_per_token(self) -> float:
         """Hidden states from each stage of a pipeline to the next, at nominal rate. [s]

@@ -3,7 +3,7 @@
 import pytest
 
 from ttcsim.errors import InputError
-from ttcsim.simulator.architecture import Architecture, Experts
+from ttcsim.simulator.architecture import Architecture, Experts, WeightDtypes
 from ttcsim.simulator.model_catalogue import load_model, model_names
 
 
@@ -118,9 +118,8 @@ def test_gemm_shapes_of_llama_70b() -> None:
 def test_gemm_shapes_of_deepseek_v3() -> None:
     shapes = {g.name: (g.n, g.k, g.count) for g in load_model("DeepSeek-V3").gemms(tp=8)}
     assert shapes == {
-        "q_a": (1536, 7168, 61),
+        "qkv_a": (1536 + 576, 7168, 61),  # vLLM's fused_qkv_a_proj
         "q_b": (16 * 192, 1536, 61),
-        "kv_a": (576, 7168, 61),
         "kv_b": (16 * (128 + 128), 512, 61),
         "o": (7168, 16 * 128, 61),
         "gate_up": (2 * 18432 // 8, 7168, 3),
@@ -139,7 +138,7 @@ def test_sharding_conserves_split_weights(name: str, tp: int) -> None:
     model = load_model(name)
     if model.attention.kind == "gqa" and model.attention.kv_heads < tp:
         pytest.skip("its KV heads are replicated")
-    replicated = ("q_a", "kv_a", "router")
+    replicated = ("qkv_a", "router")
     split = tuple(g.name for g in model.gemms() if g.name not in replicated)
     assert tp * gemm_bytes(model, tp, split) == gemm_bytes(model, 1, split)
     assert gemm_bytes(model, tp, replicated) == gemm_bytes(model, 1, replicated)
@@ -196,6 +195,22 @@ def test_with_dtype_overrides_weights_and_kv() -> None:
     assert unquantised.weight_bytes() == load_model("Qwen3-30B-A3B").weight_bytes()
     full = load_model("Qwen3-8B").with_dtype(weights="fp32")
     assert (full.dtype, full.kv_dtype, full.weight_bytes()) == ("fp32", "fp32", 4 * full.parameters)
+
+
+# Model cards of mconcat/MiniMax-M2.5-NVFP4 (126 GiB) and wafer-ai/Kimi-K2.6-NVFP4 (550 GiB), which
+# quantise what NVIDIA's do.
+@pytest.mark.parametrize(("name", "gib"), [("MiniMax-M2.5", 126), ("Kimi-K2.5", 550)])
+def test_in_nvfp4_routed_experts_alone_are_narrow(name: str, gib: int) -> None:
+    model = load_model(name).with_dtype(weights="nvfp4")
+    assert model.weight_dtype == "nvfp4"
+    assert set(dtypes_of(model.weights)) == {"bf16"}
+    assert model.weight_bytes() == pytest.approx(gib * 2**30, rel=0.01)
+    dense = load_model("Llama-3.1-70B").with_dtype(weights="nvfp4")
+    assert set(dtypes_of(dense.weights)) == {"nvfp4"}
+
+
+def dtypes_of(weights: WeightDtypes) -> tuple[str, str, str]:
+    return weights.attention, weights.mlp, weights.shared
 
 
 @pytest.mark.parametrize("kwargs", [{"weights": "fp9"}, {"kv": "int4"}])

@@ -12,9 +12,11 @@ from support import cost
 from ttcsim.errors import InputError
 from ttcsim.hwprofiles.calibration import datasheet
 from ttcsim.hwprofiles.catalogue import load_calibration, load_profile
+from ttcsim.hwprofiles.curves import norm
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.hwprofiles.quantity import Quantity
 from ttcsim.simulator.model_catalogue import load_model
+from ttcsim.simulator.operators import Operators
 from ttcsim.simulator.step_cost import Prefill, StepCost
 from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, StepRow
 
@@ -398,6 +400,37 @@ def test_two_devices_are_faster_than_one_and_slower_than_half() -> None:
     for model in (DENSE, MOE):
         one, two = (duration(COSTS[model, tp], batch) for tp in (1, 2))
         assert one / 2 < two < one
+
+
+def test_norms_over_all_heads_add_a_small_all_reduce_a_layer() -> None:
+    model, profile = load_model("MiniMax-M2.5"), load_profile("h100_sxm")
+    found = load_calibration("h100_sxm")
+    assert found is not None
+    by_head = replace(model, attention=replace(model.attention, norms_all_heads=False))
+    for tokens in (1, 64, 4096):
+        with_norms = Operators(model, profile, found, 4).by_tokens(tokens)[1]
+        without = Operators(by_head, profile, found, 4).by_tokens(tokens)[1]
+        curve = found.all_reduce_curve(4)
+        rate = curve.link_efficiency * profile.require("links.intra_node.bytes_per_s")
+        own_s = norm(curve.latency_s, tokens * 8 / rate, curve.exponent)
+        assert with_norms - without == pytest.approx(62 * own_s)
+    assert Operators(model, profile, found, 1).by_tokens(64)[1] == 0
+
+
+def test_a_router_in_fp32_takes_the_time_of_fp32_arithmetic() -> None:
+    model, profile = load_model("MiniMax-M2.5"), load_profile("h100_sxm")
+    found = load_calibration("h100_sxm")
+    assert found is not None
+    assert found.router_curve("fp32") is found.gemm_curve("bf16")
+    with pytest.raises(InputError, match=r"gemm\.fp32"):
+        found.gemm_curve("fp32")
+    parts = replace(model.feed_forward, router_dtype=None)
+    tokens = 8192
+    wide = Operators(model, profile, found, 4).by_tokens(tokens)[0]
+    narrow = Operators(replace(model, feed_forward=parts), profile, found, 4).by_tokens(tokens)[0]
+    flops = 62 * 2 * tokens * 256 * 3072
+    peak = profile.peak("fp32")
+    assert 0.8 * flops / peak < wide - narrow < 1.3 * flops / peak
 
 
 def test_a_missing_curve_is_named_before_the_run() -> None:
