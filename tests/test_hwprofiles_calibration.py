@@ -20,6 +20,7 @@ from ttcsim.hwprofiles import (
     profile_names,
 )
 from ttcsim.hwprofiles.catalogue import calibration_names
+from ttcsim.hwprofiles.experts import ExpertShape, load_expert_table
 
 H100 = ("h100_sxm",)
 LENT = {
@@ -139,7 +140,7 @@ def test_kv_in_fp8_has_a_curve_where_it_was_measured() -> None:
 
 
 @pytest.mark.parametrize("device", ["h100_sxm", "b200_sxm"])
-def test_vllm_0_11_differs_in_its_experts_alone(device: str) -> None:
+def test_vllm_0_11_has_slower_experts(device: str) -> None:
     path = engine_calibration(device, "0.11.1*")
     assert path is not None
     older, newest = load_calibration(path), calibration_of(device)
@@ -148,10 +149,32 @@ def test_vllm_0_11_differs_in_its_experts_alone(device: str) -> None:
     assert calibration_names(device) == [device, f"{device}_vllm_0.11"]
     assert older.overheads.expert_layer_s["fp8"] > 1e-4
     assert not newest.overheads.expert_layer_s
-    same = {"expert_layer_s", "source", "error"}
-    assert older.overheads.model_dump(exclude=same) == newest.overheads.model_dump(exclude=same)
     others = {"engine", "overheads"}
+    same = {"expert_layer_s", "source", "error"}
+    if device == "b200_sxm":  # its own layers, and another kernel in bf16
+        others |= {"moe_table", "elementwise"}
+        same |= {"layer_s"}
     assert older.model_dump(exclude=others) == newest.model_dump(exclude=others)
+    assert older.overheads.model_dump(exclude=same) == newest.overheads.model_dump(exclude=same)
+
+
+def test_on_a_b200_vllm_0_11_has_another_kernel_for_experts_in_bf16() -> None:
+    older = load_expert_table("b200_sxm_vllm_0.11_experts.csv.gz")
+    newest = load_expert_table("b200_sxm_experts.csv.gz")
+    qwen = ExpertShape(4096, 1536, 128, 8, 4, 1)  # Qwen3-235B-A22B on 4 devices
+    [times, now] = [table["bfloat16"][qwen] for table in (older, newest)]
+    assert times.at(8) > 1.2 * now.at(8)
+    assert {kernel for kernel in newest if older[kernel] != newest[kernel]} == {"bfloat16"}
+
+
+def test_sorting_logits_takes_less_where_bandwidth_is_larger() -> None:
+    h100 = calibration_of("h100_sxm").overheads.logit_s
+    h100_rate = load_profile("h100_sxm").require("memory.hbm.bytes_per_s")
+    for device in LENT.keys() - {"cpu_2core"}:
+        rate = load_profile(device).require("memory.hbm.bytes_per_s")
+        for name in calibration_names(device):
+            own = calibration_of(name).overheads.logit_s
+            assert own == pytest.approx(h100 * h100_rate / rate, rel=0.005), name
 
 
 def test_a_missing_curve_is_named() -> None:

@@ -22,11 +22,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from ttcsim.hwprofiles.catalogue import engine_path
 from ttcsim.hwprofiles.experts import KERNELS
 
 Floats = NDArray[np.float64]
 
 DEVICES = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s", "rtx_pro_6000_server")
+OLDER_ENGINE = "0.11"
+"""An older vLLM, of published chats."""
+OLDER = {"b200_sxm": "0.19.0"}
+"""Devices with a table of expert layers for it as well, and the vLLM that the table is of."""
+OLDER_KERNEL = "bfloat16"
+"""The one dtype that is taken from the older table: in bf16 vLLM 0.24 takes FlashInfer's kernels on
+a B200, and 0.11 took Triton's, which the table of 0.19 has. It has Triton's for narrower weights,
+too, for which no version takes them."""
 
 # -- matrix products -------------------------------------------------------------------------------
 
@@ -133,6 +142,20 @@ def expert_table(path: Path) -> tuple[list[str], list[list[Any]]]:
     return [*names, "us"], table.to_numpy().tolist()
 
 
+def older_experts(device: str) -> str:
+    """File name of the table for an older vLLM."""
+    return f"{engine_path(Path(), device, OLDER_ENGINE).stem}_experts.csv.gz"
+
+
+def older_expert_table(data: Path, device: str) -> tuple[list[str], list[list[Any]]]:
+    """The table for an older vLLM: its kernel, and the newest ones for all other data types."""
+    path = data / device / "moe" / "vllm" / OLDER[device] / "moe_perf.parquet"
+    header, rows = expert_table(path)
+    _, newer = expert_table(newest(data, device, "moe", "moe_perf"))
+    rows = [row for row in rows if row[0] == OLDER_KERNEL]
+    return header, rows + [row for row in newer if row[0] != OLDER_KERNEL]
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -152,7 +175,7 @@ def write_table(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path
 
 
 def main(arguments: list[str]) -> None:
-    """Write both tables of every device."""
+    """Write both tables of every device, and those for older engines."""
     data = Path(arguments[0])
     folder = Path(arguments[1] if len(arguments) > 1 else "hwprofiles/calibrations")
     for device in DEVICES:
@@ -161,6 +184,10 @@ def main(arguments: list[str]) -> None:
             header, rows = make(path)
             write_table(header, rows, folder / f"{device}_{name}.csv.gz")
             print(f"{device} {name}: {len(rows)} rows from vLLM {path.parent.name}")
+    for device, version in OLDER.items():
+        header, rows = older_expert_table(data, device)
+        write_table(header, rows, folder / older_experts(device))
+        print(f"{device} experts for vLLM {OLDER_ENGINE}: {len(rows)} rows, bf16 from {version}")
 
 
 if __name__ == "__main__":

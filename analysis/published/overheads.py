@@ -66,13 +66,15 @@ def predictions(rows: Sequence[PublishedRow], calibration: Calibration, metric: 
     return np.asarray([each.predicted.get(metric, np.nan) for each in found])
 
 
-def responses(rows: Sequence[PublishedRow], calibration: Calibration) -> tuple[Array, Array]:
-    """(seconds without overheads, seconds by unit of each coefficient, a row a published row)."""
+def responses(
+    rows: Sequence[PublishedRow], calibration: Calibration, names: Sequence[str]
+) -> tuple[Array, Array]:
+    """(seconds without these overheads, seconds by unit of each, a row a published row)."""
 
     def moved(**values: float) -> Array:
-        """Predictions with these coefficients, and 0 for the others."""
-        update = {"step_s": 0.0, **dict.fromkeys(UNITS, 0.0), **values}
-        traffic = update.pop("traffic")
+        """Predictions with these coefficients, and 0 for the others of `names`."""
+        update = dict.fromkeys(names, 0.0) | values
+        traffic = update.pop("traffic", calibration.elementwise.traffic)
         changed = calibration.model_copy(
             update={
                 "overheads": calibration.overheads.model_copy(update=update),
@@ -82,7 +84,7 @@ def responses(rows: Sequence[PublishedRow], calibration: Calibration) -> tuple[A
         return 1e-3 * predictions(rows, changed, "tpot_ms")
 
     base = moved()
-    columns = [(moved(**{name: unit}) - base) / unit for name, unit in UNITS.items()]
+    columns = [(moved(**{name: UNITS[name]}) - base) / UNITS[name] for name in names]
     return base, np.stack(columns, axis=1)
 
 
@@ -91,19 +93,17 @@ def family(row: PublishedRow) -> str:
     return "70B" if "70B" in row.model else row.model
 
 
-def main(arguments: list[str]) -> None:
-    """Print coefficients and errors, in sample and leaving one model out."""
-    folder = Path(arguments[0] if arguments else "analysis/evidence/published")
-    calibration = load_calibration("h100_sxm")
-    assert calibration is not None
-    rows = rows_to_fit(folder)
-    base, terms = responses(rows, calibration)
+def fitted(
+    rows: Sequence[PublishedRow], calibration: Calibration, names: Sequence[str]
+) -> tuple[dict[str, float], list[str]]:
+    """(coefficients that suit the typical row, errors in words: in sample, leaving a model out)."""
+    base, terms = responses(rows, calibration, names)
     kept = np.isfinite(base)
     rows = [row for row, known in zip(rows, kept, strict=True) if known]
     base, terms = base[kept], terms[kept]
     measured = 1e-3 * np.asarray([row.measured["tpot_ms"] for row in rows])
 
-    def fitted(chosen: Array) -> Array:
+    def coefficients_of(chosen: Array) -> Array:
         found = fit([Sample(terms[chosen], base[chosen], measured[chosen])], resamples=1)
         return found.coefficients / found.scale  # the typical row, not the mean
 
@@ -111,20 +111,33 @@ def main(arguments: list[str]) -> None:
         predicted = [base[i] + terms[i] @ coefficients(i) for i in range(len(rows))]
         return np.asarray(predicted) / measured - 1
 
-    own = fitted(np.ones(len(rows), dtype=bool))
+    own = coefficients_of(np.ones(len(rows), dtype=bool))
     families = np.asarray([family(row) for row in rows])
-    without = {name: fitted(families != name) for name in set(families)}
-    print(", ".join(f"{name} {value:.3g}" for name, value in zip(UNITS, own, strict=True)))
+    without = {name: coefficients_of(families != name) for name in set(families)}
     chat = np.asarray([bool(row.task) and row.task != "random" for row in rows])
+    said = []
     for what, found in (
         ("in sample", errors(lambda _: own)),
         ("leaving one model out", errors(lambda i: without[families[i]])),
     ):
         for which, mask in (("chats", chat), ("serving rows", ~chat)):
             spread = Spread.of(found[mask].tolist())
-            assert spread is not None
-            print(f"{which}, {what}: {spread.count} rows, median {spread.median:.1%}, mean"
-                  f" {spread.mean:.1%}, p90 {spread.p90:.1%}, bias {spread.bias:+.1%}")  # fmt: skip
+            if spread is not None:
+                said.append(
+                    f"{which}, {what}: {spread.count} rows, median {spread.median:.1%}, mean"
+                    f" {spread.mean:.1%}, p90 {spread.p90:.1%}, bias {spread.bias:+.1%}"
+                )
+    return dict(zip(names, own.tolist(), strict=True)), said
+
+
+def main(arguments: list[str]) -> None:
+    """Print coefficients and errors, in sample and leaving one model out."""
+    folder = Path(arguments[0] if arguments else "analysis/evidence/published")
+    calibration = load_calibration("h100_sxm")
+    assert calibration is not None
+    found, said = fitted(rows_to_fit(folder), calibration, list(UNITS))
+    print(", ".join(f"{name} {value:.3g}" for name, value in found.items()))
+    print("\n".join(said))
 
 
 if __name__ == "__main__":
