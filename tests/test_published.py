@@ -15,7 +15,15 @@ from ttcsim.analysis.published.predict import Outcome, metrics_of, predict_rows,
 from ttcsim.analysis.published.report import PublishedReport, published_text
 from ttcsim.analysis.published.requests import NUM_REQUESTS, requests_of
 from ttcsim.analysis.published.rows import PublishedRow, is_published, load_rows
-from ttcsim.analysis.published.served import deployment_of
+from ttcsim.analysis.published.served import (
+    CHATS,
+    FIRST_PUBLIC,
+    IN_HOUSE,
+    PUBLIC,
+    TOKENISING_S_PER_TOKEN,
+    deployment_of,
+    harness_of,
+)
 from ttcsim.errors import InputError
 from ttcsim.simulator.simulate import simulate
 
@@ -111,6 +119,10 @@ def test_what_serves_a_row(rows: list[PublishedRow]) -> None:
     assert deployment_of(chat)["engine"]["max_num_seqs"] == 64
     data_parallel = deployment_of(replace(closed, data_parallel=2))
     assert (data_parallel["tensor_parallel"], data_parallel["data_parallel"]) == (1, 2)
+    # The flag of rows before April 2026 did nothing.
+    for day, sizes in (("2026-04-03", (2, 1)), ("2026-04-22", (1, 2))):
+        early = deployment_of(replace(closed, data_parallel=2, devices=4, measured_date=day))
+        assert (early["tensor_parallel"], early["data_parallel"]) == sizes
     for changed, said in (
         ({"gpu": "TPU"}, "no hardware profile for TPU"),
         ({"model": "nobody/knows"}, "unknown model"),
@@ -118,6 +130,22 @@ def test_what_serves_a_row(rows: list[PublishedRow]) -> None:
     ):
         with pytest.raises(InputError, match=said):
             deployment_of(replace(closed, **changed))
+
+
+def test_rows_are_told_by_how_they_were_measured(rows: list[PublishedRow]) -> None:
+    closed, chat = rows[0], rows[1]
+    assert harness_of(chat) is CHATS
+    nominal = replace(closed, length_rule="nominal; policy not stated", engine_version="0.12.0")
+    assert harness_of(nominal) is IN_HOUSE
+    assert harness_of(replace(nominal, source="x id=kimi_gap_analysis_1")) is PUBLIC
+    assert harness_of(closed) is FIRST_PUBLIC
+    assert harness_of(replace(closed, engine_version="0.19.0")) is PUBLIC
+    front_end = scenario_of(closed).front_end
+    assert front_end is not None
+    assert front_end.ingest_s_per_token == TOKENISING_S_PER_TOKEN
+    alone = scenario_of(chat).front_end
+    assert alone is not None
+    assert alone.ingest_s == alone.ingest_s_per_token == 0
 
 
 def test_a_row_is_predicted_with_the_calibration_of_its_engine(rows: list[PublishedRow]) -> None:
@@ -202,6 +230,7 @@ def test_what_a_borrowed_kernel_predicts_is_extrapolated(rows: list[PublishedRow
         ("mlenergy_chat", "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", 12, 0.06),
         ("mlenergy_chat", "google/gemma-3-27b-it", 9, 0.06),
         ("silicon_sample", "Qwen/Qwen3-32B", 12, 0.05),
+        ("silicon_sample", "MiniMaxAI/MiniMax-M2.5", 12, 0.05),
     ],
 )
 def test_what_the_documents_say_of_h100(name: str, model: str, least: int, most: float) -> None:
@@ -217,7 +246,7 @@ def test_what_the_documents_say_of_h100(name: str, model: str, least: int, most:
 def outcome(name: str, error: float, **changes: object) -> Outcome:
     row = PublishedRow(
         name, "", "H100", "org/m", 1, 1, 1, 1, "", "bf16", "", "closed_fixed_concurrency", "", 8.0,
-        None, None, 100.0, 50.0, False, {"tpot_ms": 10.0},
+        None, None, 100.0, 50.0, "", False, {"tpot_ms": 10.0},
     )  # fmt: skip
     row = replace(row, **changes)  # type: ignore[arg-type]
     return Outcome(row, {"tpot_ms": 10.0 * (1 + error)}, None)

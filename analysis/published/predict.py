@@ -10,7 +10,11 @@ import numpy as np
 
 from ttcsim.analysis.published.requests import num_requests, requests_of
 from ttcsim.analysis.published.rows import CLOSED_LOOP, LOADS, SATURATED, PublishedRow
-from ttcsim.analysis.published.served import deployment_of, harness_of
+from ttcsim.analysis.published.served import (
+    TOKENISING_S_PER_TOKEN,
+    deployment_of,
+    harness_of,
+)
 from ttcsim.errors import InfeasibleError, InputError
 from ttcsim.hwprofiles.catalogue import engine_calibration
 from ttcsim.simulator.plans import plans_of
@@ -132,6 +136,7 @@ def scenario_of(row: PublishedRow, calibration: str | None = None) -> Scenario:
     """
     if row.load not in LOADS:
         raise InputError(f"load '{row.load}' cannot be replayed (have: {', '.join(LOADS)})")
+    front_end = {"ingest_s": harness_of(row).front_end_s}
     if row.load == SATURATED:
         arrivals: dict[str, object] = {"kind": "all_at_once"}
         if row.max_num_seqs is None:
@@ -142,6 +147,7 @@ def scenario_of(row: PublishedRow, calibration: str | None = None) -> Scenario:
         arrivals = {"kind": "closed_loop", "concurrency": round(row.concurrency)}
         if row.prompt_tokens is None:
             raise InputError("prompt_len is missing")
+        front_end["ingest_s_per_token"] = TOKENISING_S_PER_TOKEN
     generator = deployment_of(row)
     own = engine_calibration(generator["hardware"], row.engine_version)
     generator["calibration"] = calibration or (str(own) if own else None)
@@ -152,7 +158,7 @@ def scenario_of(row: PublishedRow, calibration: str | None = None) -> Scenario:
             "strategy": "single",
             "arrivals": arrivals,
             "trace": row.id,
-            "front_end": {"ingest_s": harness_of(row).front_end_s},
+            "front_end": front_end,
         },
     )
 

@@ -34,7 +34,8 @@ _NEEDED = ("gpu", "model", "load_model", "concurrency", "output_len")
 class PublishedRow:
     """One measured configuration.
 
-    `concurrency` is the number of clients of a closed loop, the mean batch of a saturated one.
+    `concurrency` is the number of clients of a closed loop, the mean batch of a saturated one;
+    `measured_date` is in ISO form, empty if unknown.
     `measured` holds the metrics that the row has.
     """
 
@@ -56,6 +57,7 @@ class PublishedRow:
     max_num_batched_tokens: int | None
     prompt_tokens: float | None
     output_tokens: float
+    measured_date: str
     suspect: bool
     measured: Mapping[str, float]
 
@@ -128,6 +130,7 @@ class _Cells:
             max_num_batched_tokens=None if budget is None else int(budget),
             prompt_tokens=self._number("prompt_len"),
             output_tokens=self._positive("output_len"),
+            measured_date=self._word("measured_date"),
             suspect=self._word("suspect").lower() == "true",
             measured={name: value for name, value in measured.items() if value is not None},
         )
