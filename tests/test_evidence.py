@@ -8,6 +8,7 @@ import pytest
 
 from ttcsim.analysis.calibrate.calibrate import calibrate
 from ttcsim.analysis.measure.batches import predicted_s, recorded_batches
+from ttcsim.analysis.measure.noise import error_of_median, work_s
 from ttcsim.analysis.measure.run_files import MeasuredCampaign, load_campaign_runs
 from ttcsim.analysis.validate.report import ValidationReport
 from ttcsim.analysis.validate.validate import validate
@@ -124,6 +125,24 @@ def test_strategies_are_ranked_as_measured(name: str) -> None:
     assert found.tokens.right == found.tokens.decided
     assert found.makespans.decided >= 0.7 * len(found.makespans.pairs)
     assert found.tokens.right == len(found.tokens.pairs)
+
+
+def test_the_near_tie_with_more_repeats() -> None:
+    more = load_campaign_runs(EVIDENCE / "further_runs" / "near_tie_40m_intel")
+    medians, noises = [], []
+    for name in ("dvts_overload", "agent_loop_overload"):
+        runs = [*measured("cpu_40m_intel").accepted(name), *more.accepted(name)]
+        assert len(runs) >= 15
+        medians.append(float(np.median([run.mean_makespan_s for run in runs])))
+        noises.append(error_of_median([work_s(run) for run in runs]))
+    ratio = medians[0] / medians[1]
+    assert abs(ratio - 1) < float(np.hypot(*noises))
+    [pair] = [
+        each
+        for each in report("cpu_40m_intel").makespans.pairs
+        if (each.one, each.other) == ("dvts_overload", "agent_loop_overload")
+    ]
+    assert pair.predicted == pytest.approx(ratio, rel=0.01)
 
 
 @pytest.mark.parametrize(
