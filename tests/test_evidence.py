@@ -1,5 +1,6 @@
 """The committed evidence: what the documents claim of it holds, with what is here today."""
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -152,6 +153,9 @@ def test_the_near_tie_with_more_repeats() -> None:
 def test_ratios_between_strategies(name: str, within: int) -> None:
     found = report(name).makespans
     assert (found.within, len(found.pairs)) == (within, 108)
+    noises = {each.name: each.noise for each in report(name).validated}
+    for pair in found.pairs:
+        assert abs(pair.error) <= max(0.04, 2 * math.hypot(noises[pair.one], noises[pair.other]))
 
 
 @pytest.mark.parametrize(
