@@ -19,7 +19,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
 from ttcsim.simulator.capacity import kv_blocks, memory
 from ttcsim.simulator.model_catalogue import load_model
-from ttcsim.simulator.scenario import Deployment, EngineOptions, Scenario
+from ttcsim.simulator.scenario import Deployment, EngineOptions, FrontEnd, Scenario
 from ttcsim.simulator.scheduler import SchedulerConfig
 from ttcsim.simulator.speculation import Drafter, make_drafter
 from ttcsim.simulator.step_cost import StepCost
@@ -401,3 +401,13 @@ def _max_model_len(
                 f"{name}: max_model_len {wanted} exceeds {limit}, the tokens of {what}"
             )
     return wanted
+
+
+def front_end_of(scenario: Scenario, generator: Plan) -> FrontEnd:
+    """Latency around the engines: the scenario's, else that of the calibration, else none."""
+    if scenario.front_end is not None:
+        return scenario.front_end
+    found = generator.calibration.front_end
+    if found is None:
+        return FrontEnd()
+    return FrontEnd(**found.model_dump(include=set(FrontEnd.model_fields)))

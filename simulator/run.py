@@ -11,10 +11,10 @@ import simpy
 from ttcsim.errors import InputError, StuckError
 from ttcsim.simulator.agenda import NORMAL, Agenda
 from ttcsim.simulator.cluster import Cluster, make_clusters
-from ttcsim.simulator.plans import Plan
+from ttcsim.simulator.plans import Plan, front_end_of
 from ttcsim.simulator.recorder import QuestionRecord, Recorder
 from ttcsim.simulator.request import Request
-from ttcsim.simulator.scenario import FrontEnd, Scenario
+from ttcsim.simulator.scenario import Scenario
 from ttcsim.simulator.simulated_caller import CallRecord, SimulatedCaller, Wait, Waiter
 from ttcsim.simulator.step_row import TICKS_PER_S
 from ttcsim.workloads.arrivals import ClosedLoop
@@ -54,7 +54,7 @@ class Run:
         self._seed: int = scenario.seed
         self._dprime: float = scenario.dprime
         self._resample: bool = scenario.resample
-        front_end: Any = scenario.front_end or plans[0].calibration.front_end or FrontEnd()
+        front_end = front_end_of(scenario, plans[0])
         self._output = round(front_end.output_s * TICKS_PER_S)
         self._strategy: Strategy = scenario.strategy
         self._scored: bool = scenario.strategy.scored()

@@ -32,6 +32,17 @@ def test_devices_and_engines() -> None:
     assert set(result.engines.columns["replica"]) == {0, 1}
 
 
+def test_engines_of_a_replica_have_one_front_end() -> None:
+    asked = trace(*(question(name, 40, [1]) for name in "pq"))
+    front_end = {"ingest_s_per_token": 0.05}
+    deployment = MOE | {"data_parallel": 2, "router": "round_robin"}
+    result = run("single", asked, deployment=deployment, front_end=front_end)
+    assert set(result.engines.columns["replica"]) == {0, 1}
+    first, second = result.calls.columns["first_token_s"]
+    assert first == pytest.approx(2, abs=0.1)
+    assert second == pytest.approx(4, abs=0.1)
+
+
 @pytest.mark.parametrize("ep", [True, False])
 def test_experts_see_the_tokens_of_all_engines(ep: bool) -> None:
     alone = operators(1, tp=4, ep=ep)

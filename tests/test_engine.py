@@ -413,19 +413,24 @@ def test_a_cancelled_call_keeps_the_tokens_it_had_when_its_last_was_under_way(
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_cancel_at_the_end_of_a_step_of_two_replicas(asynchronous: bool) -> None:
     """Both replicas end a step at one instant, and the second one's finish cancels the first's."""
-    same_both_ways(
+    found = same_both_ways(
         "first_finish:n=2",
         trace(question("q", 20, [50, 30])),
         deployment={"replicas": 2},
         engine={"async_scheduling": asynchronous},
     )
+    first, second = found.calls.rows()
+    assert (first["state"], second["state"]) == ("cancelled", "finished")
+    assert second["output_tokens"] == 30
+    assert first["output_tokens"] < 50
+    assert first["end_s"] == second["end_s"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_colocated_scorer_asks_for_the_device_at_the_end_of_a_step(asynchronous: bool) -> None:
     """A finish on one replica sends a score to the other's device at the instant its step ends."""
     deployment = {"replicas": 2}
-    same_both_ways(
+    found = same_both_ways(
         "best_of_n:n=2,score_when=each",
         trace(question("q", 20, [50, 5])),
         deployment=deployment,
@@ -433,6 +438,10 @@ def test_a_colocated_scorer_asks_for_the_device_at_the_end_of_a_step(asynchronou
         scorer_placement="colocated",
         engine={"async_scheduling": asynchronous},
     )
+    written, scores = rows(found.calls, kind="generate"), rows(found.calls, kind="score")
+    assert sorted(call["output_tokens"] for call in written) == [5, 50]
+    # The short one is scored while the long one is still being written, on the other's device.
+    assert min(call["end_s"] for call in scores) < max(call["end_s"] for call in written)
 
 
 @pytest.mark.parametrize("output_s", [0.0, 0.01])

@@ -8,7 +8,7 @@ from typing import Any
 
 from ttcsim.analysis.estimate.lone_engine import LoneEngine
 from ttcsim.errors import InputError, StuckError
-from ttcsim.simulator.plans import Plan
+from ttcsim.simulator.plans import Plan, front_end_of
 from ttcsim.simulator.scenario import FrontEnd, Scenario
 from ttcsim.workloads.asked import Asked
 from ttcsim.workloads.caller import Call, Caller
@@ -162,19 +162,6 @@ def ask_alone(
         caller.waiting_s,
         work.steps - steps,
         max(0.0, caller.now_s - (work.busy_s - busy_s)),
-    )
-
-
-def front_end_of(scenario: Scenario, generator: Plan) -> FrontEnd:
-    """Latency around the engines: the scenario's, else that of the calibration, else none."""
-    found: Any = scenario.front_end or generator.calibration.front_end
-    if found is None:
-        return FrontEnd()
-    return FrontEnd(
-        ingest_s=found.ingest_s,
-        ingest_gap_s=found.ingest_gap_s,
-        ingest_s_per_token=found.ingest_s_per_token,
-        output_s=found.output_s,
     )
 
 
