@@ -8,8 +8,10 @@ from ttcsim.errors import InputError
 from ttcsim.hwprofiles.curves import (
     AllReduceCurve,
     DecodeAttentionCurve,
+    EagerSteps,
     Elementwise,
     FrontEndLatency,
+    FusedNorms,
     GemmCurve,
     GemmTable,
     Group,
@@ -25,8 +27,10 @@ __all__ = [
     "AllReduceCurve",
     "Calibration",
     "DecodeAttentionCurve",
+    "EagerSteps",
     "Elementwise",
     "FrontEndLatency",
+    "FusedNorms",
     "GemmCurve",
     "GemmTable",
     "MoeCurve",
@@ -51,12 +55,16 @@ class Calibration(BaseModel):
         Over KV in fp8, where it was measured: kernels do not read half the bytes in half the time.
     all_reduce : dict of int to AllReduceCurve
         By tensor-parallel size.
+    fused_norms : FusedNorms or None
+        What all-reduces gain from taking over norms; None where the engine does not let them.
     moe : MoeCurve or None
         None if the device has no usable curve.
     gemm_table : GemmTable or None
         Measured matrix products, where there are any.
     moe_table : MoeTable or None
         Measured expert layers, where there are any.
+    eager : EagerSteps or None
+        How fast the host starts a step that no CUDA graph holds; None where it never waits.
     front_end : FrontEndLatency or None
         Of the server that it was calibrated with, where that was measured.
     """
@@ -70,10 +78,12 @@ class Calibration(BaseModel):
     decode_attention_fp8: DecodeAttentionCurve | None = None
     prefill_attention: PrefillAttentionCurve
     all_reduce: dict[int, AllReduceCurve]
+    fused_norms: FusedNorms | None = None
     moe: MoeCurve | None
     moe_table: MoeTable | None = None
     elementwise: Elementwise
     overheads: Overheads
+    eager: EagerSteps | None = None
     power: PowerCurve
     front_end: FrontEndLatency | None = None
 
@@ -148,9 +158,9 @@ class Calibration(BaseModel):
 
     @property
     def _always_used(self) -> tuple[Group, ...]:
-        narrow = [self.decode_attention_fp8] if self.decode_attention_fp8 else []
-        curves = (self.decode_attention, *narrow, self.prefill_attention)
-        return (*curves, self.elementwise, self.overheads)
+        optional = (self.decode_attention_fp8, self.eager)
+        curves = (self.decode_attention, self.prefill_attention, self.elementwise, self.overheads)
+        return (*curves, *(each for each in optional if each is not None))
 
     @property
     def power_borrowed_from(self) -> str | None:

@@ -100,6 +100,21 @@ class AllReduceCurve(Group):
     exponent: Exponent
 
 
+class FusedNorms(Group):
+    """All-reduces that take over the norm behind them.
+
+    Parameters
+    ----------
+    saved_s : float
+        What a norm of its own takes longer. [s]
+    up_to_bytes : dict of int to int
+        Longest message that is fused, by tensor-parallel size; none of other sizes is. [B]
+    """
+
+    saved_s: NonNegative
+    up_to_bytes: dict[int, int]
+
+
 class MoeCurve(Group):
     """Expert layer for T tokens with k experts each. [s]
 
@@ -168,6 +183,19 @@ class Overheads(Group):
     logit_s: NonNegative
     tail: NonNegative
     expert_layer_s: dict[str, NonNegative] = Field(default_factory=dict)
+
+
+class EagerSteps(Group):
+    """Least time of a step too large for a CUDA graph: the host starts its kernels one by one.
+
+    Parameters
+    ----------
+    layer_s, expert_layer_s : float
+        Per layer, and more per layer of routed experts. [s]
+    """
+
+    layer_s: NonNegative
+    expert_layer_s: NonNegative
 
 
 class FrontEndLatency(Group):

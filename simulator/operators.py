@@ -6,6 +6,7 @@ term means and where the forms come from. `step_cost.py` puts steps together fro
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from ttcsim.errors import InfeasibleError
 from ttcsim.hwprofiles.calibration import Calibration
@@ -17,7 +18,8 @@ from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
 from ttcsim.simulator.expert_time import ExpertTime
 from ttcsim.simulator.gemm_time import GemmTime
 
-_CUDA_GRAPH_MAX_TOKENS = 512
+GRAPH_TOKENS: Final = 512
+"""Most tokens of a step that vLLM 0.32 runs as a CUDA graph if nothing is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Operators:
         truncated_sampling: bool = True,
         overhead_factor: float = 1.0,
         data_parallel: int = 1,
+        fuse_allreduce_rms: bool = True,
+        max_cudagraph_capture_size: int = GRAPH_TOKENS,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -80,6 +84,8 @@ class Operators:
         if self._experts is not None:
             expert_layer_s = over.expert_layer_s.get(self._experts.dtype, 0.0)
             layers_s += self._experts.layers * expert_layer_s
+        self._captured = max_cudagraph_capture_size
+        self._eager_s = self._least_s_of_an_eager_step()
         self._step_s = overhead_factor * (self.pp * over.step_s + layers_s)
         self.sequence_s: float = overhead_factor * over.sequence_s
         # No kernel that decodes on a latent (MLA) was measured; it takes the curve of 16-bit KV.
@@ -102,6 +108,7 @@ class Operators:
         self._token_flops = 2.0 * values
         self._stage_transfers_s = self._stage_transfers_s_per_token()
         self._all_reduces = self._all_reduces_of_a_step()
+        self._fused_tokens, self._fused_s = self._norms_taken_over(fuse_allreduce_rms)
         self._context_memory_s, self._context_flops = self._measure_context_token()
 
     def _measured_device(self, table: Group | None) -> HardwareProfile:
@@ -123,7 +130,8 @@ class Operators:
         seconds = self._gemms_s(padded)
         seconds += self.experts_s(padded) + tokens * self._elementwise_s
         all_reduce_s = sum(each.seconds(padded) for each in self._all_reduces)
-        seconds += self._step_s
+        fused_s = self._fused_s if padded <= self._fused_tokens else 0.0
+        seconds += max(0.0, self._step_s - fused_s)
         seconds += padded * self._stage_transfers_s
         return seconds + all_reduce_s, all_reduce_s, tokens * self._token_flops
 
@@ -132,6 +140,10 @@ class Operators:
         body = self._gemms_s(tokens)
         head = self._head_time.seconds(samples) if samples else 0.0
         return body, head, tokens * self._elementwise_s
+
+    def host_s(self, tokens: int) -> float:
+        """Time in which the host can start a step; those in a CUDA graph take it none. [s]"""
+        return self._eager_s if tokens > self._captured else 0.0
 
     def by_samples(self, samples: int) -> tuple[float, float]:
         """(seconds, FLOPs of a device) of LM head and sampler for `samples` output tokens."""
@@ -195,7 +207,7 @@ class Operators:
 
     def _padded(self, tokens: int) -> int:
         """Tokens after padding to the captured CUDA graph sizes (vLLM 0.32 defaults)."""
-        if self.profile.kind != "gpu" or tokens > _CUDA_GRAPH_MAX_TOKENS:
+        if self.profile.kind != "gpu" or tokens > self._captured:
             return tokens
         if tokens <= 4:
             return tokens if tokens <= 2 else 4
@@ -277,6 +289,25 @@ class Operators:
         values = 8 * model.hidden + 3 * width / self.tp + heads
         moved = model.layers * BYTES_PER_VALUE[model.dtype] * values
         return factor * self.calibration.elementwise.traffic * moved / self._bandwidth
+
+    def _least_s_of_an_eager_step(self) -> float:
+        eager = self.calibration.eager
+        if eager is None or self.profile.kind != "gpu":
+            return 0.0
+        expert_layers = self._experts.layers if self._experts is not None else 0
+        return self.model.layers * eager.layer_s + expert_layers * eager.expert_layer_s
+
+    def _norms_taken_over(self, fuse_allreduce_rms: bool) -> tuple[float, float]:
+        """(most tokens of a step, seconds saved) if all-reduces take over the norms behind them.
+
+        Two a layer: of attention for the norm before the feed-forward, and of that for the next.
+        """
+        norms = self.calibration.fused_norms
+        if not fuse_allreduce_rms or norms is None or self.tp == 1:
+            return 0.0, 0.0
+        message = self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
+        most = norms.up_to_bytes.get(self.tp, 0) / message
+        return most, 2 * self.model.layers * norms.saved_s
 
     def _all_reduces_of_a_step(self) -> list["_AllReduces"]:
         """Two a layer over the hidden state of all tokens.

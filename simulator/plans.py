@@ -19,6 +19,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
 from ttcsim.simulator.capacity import kv_blocks, memory
 from ttcsim.simulator.model_catalogue import load_model
+from ttcsim.simulator.operators import GRAPH_TOKENS
 from ttcsim.simulator.scenario import Deployment, EngineOptions, FrontEnd, Scenario
 from ttcsim.simulator.scheduler import SchedulerConfig
 from ttcsim.simulator.speculation import Drafter, make_drafter
@@ -263,6 +264,11 @@ def _cost(
     calibration: Calibration,
     drafter: Drafter | None,
 ) -> StepCost:
+    engine = deployment.engine
+    captured = engine.max_cudagraph_capture_size
+    if captured is None:
+        captured = min(GRAPH_TOKENS, 2 * (engine.max_num_seqs or GRAPH_TOKENS))
+
     def cost_of(model: Architecture, drafting: StepCost | None, drafts: int) -> StepCost:
         """Of the model, or of its drafter: both run on the same devices."""
         return StepCost(
@@ -277,9 +283,11 @@ def _cost(
             deployment.data_parallel,
             drafting,
             drafts,
+            engine.fuse_allreduce_rms,
+            captured,
         )
 
-    speculative = deployment.engine.speculative_config
+    speculative = engine.speculative_config
     if drafter is None or speculative is None:
         return cost_of(model, None, 0)
     drafting = cost_of(drafter.model, None, 0)

@@ -63,6 +63,15 @@ class EngineOptions(_Record):
     async_scheduling: bool | None = Field(
         None, description="decide a step before the one before has returned; None: on GPUs"
     )
+    max_cudagraph_capture_size: int | None = Field(
+        None,
+        ge=0,
+        description="most tokens of a step that runs as a CUDA graph, on GPUs; None: 512, or twice"
+        " max_num_seqs if that is less",
+    )
+    fuse_allreduce_rms: bool = Field(
+        True, description="all-reduces take over the norms behind them, on the GPUs where vLLM does"
+    )
     watermark: float = Field(0.0, ge=0, lt=1, description="share of blocks kept free at admission")
     kv_offloading_bytes: float | None = Field(
         None, gt=0, description="host memory for KV that the cache has lost, all ranks together"

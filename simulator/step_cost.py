@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
-from ttcsim.simulator.operators import Operators
+from ttcsim.simulator.operators import GRAPH_TOKENS, Operators
 from ttcsim.simulator.power import power_lines
 from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, StepRow
 
@@ -66,6 +66,8 @@ class StepCost:
         data_parallel: int = 1,
         drafter: "StepCost | None" = None,
         drafts: int = 0,
+        fuse_allreduce_rms: bool = True,
+        max_cudagraph_capture_size: int = GRAPH_TOKENS,
     ) -> None:
         self.model = model
         self.profile = profile
@@ -81,6 +83,8 @@ class StepCost:
             truncated_sampling,
             overhead_factor,
             data_parallel,
+            fuse_allreduce_rms,
+            max_cudagraph_capture_size,
         )
         self._drafter = drafter
         self._drafts = drafts
@@ -96,6 +100,7 @@ class StepCost:
             draft_s, draft_flops = drafter.operators.context_token()
             context_s += drafts * draft_s
             context_flops += drafts * draft_flops
+        self._context_s: float = context_s
         self._context_ticks = round(context_s * TICKS_PER_S)
         self._cached_ticks = round(self.operators.cached_token_s(1 + drafts) * TICKS_PER_S)
         self._lines = self._energy_lines(context_s, context_flops)
@@ -171,6 +176,9 @@ class StepCost:
             seconds += draft_s
             all_reduce_s += draft_all_reduce_s
             flops += draft_flops
+        if prefills:
+            device_s = seconds + (context or 0) * self._context_s
+            seconds += max(0.0, self.operators.host_s(tokens) - device_s)
         return self._row(seconds, flops, all_reduce_s, decoders, context, shared)
 
     def _row(

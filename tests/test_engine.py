@@ -109,6 +109,7 @@ def test_a_lone_request_takes_the_sum_of_its_steps(
         "max_num_seqs": 64,
         "enable_chunked_prefill": chunked,
         "async_scheduling": asynchronous,
+        "max_cudagraph_capture_size": 512,
         "step_by_step": step_by_step,
     }
     found = run("single", trace(question("q", prompt, [outputs], at=0.25)), engine=engine)

@@ -264,6 +264,12 @@ def test_commands_start_what_was_planned() -> None:
         " --quantization fp8 --max-num-seqs 1 --no-enable-prefix-caching",
         "vllm serve Qwen/Qwen3-8B",
     ]
+    settings = {"fuse_allreduce_rms": False, "max_cudagraph_capture_size": 2048}
+    fields = {"generator": {"model": "Qwen3-8B", "hardware": "l40s", "engine": settings}}
+    assert serve_commands(ttcsim.Scenario.model_validate(fields | {"strategy": "single"})) == [
+        "vllm serve Qwen/Qwen3-8B --max-cudagraph-capture-size 2048"
+        ' --compilation-config \'{"pass_config": {"fuse_allreduce_rms": false}}\''
+    ]
 
 
 def test_nothing_meets_it() -> None:

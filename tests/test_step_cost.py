@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import cost
+from support import cost, scenario
 
 from ttcsim.errors import InputError
 from ttcsim.hwprofiles.calibration import datasheet
@@ -17,6 +17,7 @@ from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.hwprofiles.quantity import Quantity
 from ttcsim.simulator.model_catalogue import load_model
 from ttcsim.simulator.operators import Operators
+from ttcsim.simulator.plans import plans_of
 from ttcsim.simulator.step_cost import Prefill, StepCost
 from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, StepRow
 
@@ -415,6 +416,60 @@ def test_norms_over_all_heads_add_a_small_all_reduce_a_layer() -> None:
         own_s = norm(curve.latency_s, tokens * 8 / rate, curve.exponent)
         assert with_norms - without == pytest.approx(62 * own_s)
     assert Operators(model, profile, found, 1).by_tokens(64)[1] == 0
+
+
+def test_all_reduces_take_over_norms_up_to_a_size() -> None:
+    model, profile = load_model("Llama-3.1-70B"), load_profile("b200_sxm")
+    found = load_calibration("b200_sxm")
+    assert found is not None
+    assert found.fused_norms is not None
+
+    def saved_s(devices: int, tokens: int) -> float:
+        fused, plain = (
+            Operators(model, profile, found, devices, fuse_allreduce_rms=fuses).by_tokens(tokens)
+            for fuses in (True, False)
+        )
+        assert fused[1:] == plain[1:]
+        return plain[0] - fused[0]
+
+    most = found.fused_norms.up_to_bytes[8] // (2 * 8192)  # tokens of 8192 values in bf16
+    assert saved_s(8, most) == pytest.approx(2 * 80 * found.fused_norms.saved_s)
+    assert saved_s(8, most + 1) == saved_s(1, 8) == 0
+    slow = load_calibration("a100_sxm")
+    assert slow is not None
+    assert slow.fused_norms is None
+
+
+@pytest.mark.parametrize(("name", "expert_layers"), [(DENSE, 0), (MOE, 48)])
+def test_the_host_holds_up_prompts_that_no_graph_holds(name: str, expert_layers: int) -> None:
+    model, profile = load_model(name), load_profile("h100_sxm")
+    found = load_calibration("h100_sxm")
+    assert found is not None
+    assert found.eager is not None
+    quick = found.model_copy(update={"eager": None})
+    least_s = model.layers * found.eager.layer_s + expert_layers * found.eager.expert_layer_s
+
+    def step_s(tokens: int, eager: bool = True, graphs: int = 512, context: int = 0) -> float:
+        calibration = found if eager else quick
+        cost = StepCost(model, profile, calibration, 2, max_cudagraph_capture_size=graphs)
+        row = cost.row(1, prefills=[Prefill(tokens, 0, True)], context=context)
+        return row.duration_at(context) / TICKS_PER_S
+
+    assert step_s(700, eager=False) < least_s
+    assert step_s(700) == pytest.approx(least_s, rel=1e-9)
+    assert step_s(700, context=900) == pytest.approx(least_s, rel=1e-9)  # reads it meanwhile
+    assert step_s(511) == step_s(511, eager=False)  # with the decoder 512 tokens
+    assert step_s(512) == pytest.approx(least_s, rel=1e-9)
+    assert step_s(700, graphs=2048) == step_s(700, eager=False, graphs=2048)
+    assert step_s(16_000) == step_s(16_000, eager=False) > least_s
+
+
+def test_graphs_hold_at_most_twice_the_batch_limit() -> None:
+    for limit, wanted, held in ((8, None, 16), (None, None, 512), (1024, None, 512), (8, 64, 64)):
+        options = {"max_num_seqs": limit, "max_cudagraph_capture_size": wanted}
+        plan = plans_of(scenario("single", engine=options))[0]
+        operators = plan.cost.operators
+        assert operators.host_s(held) == 0 < operators.host_s(held + 1)
 
 
 def test_a_router_in_fp32_takes_the_time_of_fp32_arithmetic() -> None:

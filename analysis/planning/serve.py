@@ -17,6 +17,7 @@ OPTIONS: Final = {
     "max_model_len": "--max-model-len",
     "gpu_memory_utilization": "--gpu-memory-utilization",
     "num_gpu_blocks": "--num-gpu-blocks-override",
+    "max_cudagraph_capture_size": "--max-cudagraph-capture-size",
 }
 SWITCHES: Final = {
     "enable_prefix_caching": "enable-prefix-caching",
@@ -87,6 +88,9 @@ def _engine(engine: EngineOptions) -> list[str]:
         value = getattr(engine, name)
         if value is not None and value != getattr(defaults, name):
             words.append(f"--{flag}" if value else f"--no-{flag}")
+    if not engine.fuse_allreduce_rms:
+        config = {"pass_config": {"fuse_allreduce_rms": False}}
+        words.append(f"--compilation-config '{json.dumps(config)}'")
     if engine.speculative_config is not None:
         config = engine.speculative_config.model_dump(
             exclude={"acceptance_rate"}, exclude_none=True

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ttcsim.analysis.published.launches import Launch, launch_of
 from ttcsim.analysis.published.rows import SATURATED, PublishedRow
 from ttcsim.errors import InputError, unknown_name
 from ttcsim.hwprofiles.catalogue import profile_names
-from ttcsim.simulator.architecture import FULL_WIDTH_DTYPES
 from ttcsim.simulator.model_catalogue import load_model
 
 DEVICES: Final[Mapping[str, str]] = {
@@ -44,30 +44,28 @@ a time: random tokens, one core of an Intel Xeon (benchmarks/prompt_ingest.py: 3
 class Harness:
     """What a measuring set-up adds: engine around the kernels, server and client, its requests.
 
-    `overhead_factor` and `front_end_s` are fitted on rows of the set-up; `quantised_kv` is the
-    dtype of the KV cache where weights are quantised. Lengths of closed loops are uniform between
-    two multiples of the nominal ones.
+    `overhead_factor` and `front_end_s` are chosen on rows of the set-up. Lengths of closed loops
+    are uniform between two multiples of the nominal ones.
     """
 
     overhead_factor: float
     front_end_s: float
-    quantised_kv: str | None
     prompt_range: tuple[float, float] = (1.0, 1.0)
     output_range: tuple[float, float] = (1.0, 1.0)
 
 
-CHATS: Final = Harness(1.0, 0.0, None)
+CHATS: Final = Harness(1.0, 0.0)
 """ML.ENERGY: the overheads of the bundled calibrations come from there."""
 
-IN_HOUSE: Final = Harness(1.0, 0.030, None, output_range=(0.5, 1.5))
+IN_HOUSE: Final = Harness(1.0, 0.022, output_range=(0.5, 1.5))
 """Sweeps of NVIDIA, which state nominal lengths only; vLLM 0.12. Outputs of one length
 would keep all clients in step, and ttft then grow as outputs get shorter, which it does not."""
 
-PUBLIC: Final = Harness(0.5, 0.030, "fp8", prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
-"""InferenceX (SemiAnalysis), vLLM 0.15 to 0.19, tuned flags: fused operators, KV in fp8. Lengths by
-its RANDOM_RANGE_RATIO (SemiAnalysisAI/InferenceX@843c625)."""
+PUBLIC: Final = Harness(0.7, 0.016, prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
+"""InferenceX (SemiAnalysis), vLLM 0.15 to 0.19, with the flags of its scripts (launches.py).
+Lengths by its RANDOM_RANGE_RATIO (SemiAnalysisAI/InferenceX@843c625)."""
 
-FIRST_PUBLIC: Final = Harness(0.5, 0.024, "fp8", prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
+FIRST_PUBLIC: Final = Harness(0.6, 0.014, prompt_range=(0.8, 1.0), output_range=(0.8, 1.0))
 """The same in its first months (2025), whose rows do not state a version of the engine."""
 
 LISTED_AGAIN: Final = "gap_analysis"
@@ -103,11 +101,16 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
     wanted = _dtype(row.precision)
     if own.weight_dtype == "fp4" and wanted == "nvfp4":
         wanted = "fp4"  # "fp4" of a model that was published in MXFP4
-    narrow = (wanted or own.weight_dtype) not in FULL_WIDTH_DTYPES
     harness = harness_of(row)
+    launch = (launch_of(row) if harness in (PUBLIC, FIRST_PUBLIC) else None) or Launch()
+    budget = row.max_num_batched_tokens
+    if launch.prompts_a_step and row.prompt_tokens:
+        budget = launch.prompts_a_step * round(row.prompt_tokens)
     engine = {
         "max_num_seqs": row.max_num_seqs,
-        "max_num_batched_tokens": row.max_num_batched_tokens,
+        "max_num_batched_tokens": budget,
+        "fuse_allreduce_rms": launch.fuses_all_reduces,
+        "max_cudagraph_capture_size": launch.graph_tokens,
     }
     if row.max_num_seqs and row.max_num_batched_tokens:
         # vLLM raises the budget that a source names to the batch limit.
@@ -118,10 +121,10 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
         "hardware": name,
         "tensor_parallel": tensor,
         "data_parallel": data,
-        "expert_parallel": row.expert_parallel > 1,
+        "expert_parallel": row.expert_parallel > 1 or launch.splits_experts,
         "sampling": "truncated" if row.load == SATURATED else "plain",
         "overhead_factor": harness.overhead_factor,
-        "kv_cache_dtype": harness.quantised_kv if narrow else None,
+        "kv_cache_dtype": launch.kv_cache_dtype,
         "weight_dtype": None if wanted == own.weight_dtype else wanted,
         "engine": engine,
     }
