@@ -56,7 +56,8 @@ class Calibration(BaseModel):
     all_reduce : dict of int to AllReduceCurve
         By tensor-parallel size.
     fused_norms : FusedNorms or None
-        What all-reduces gain from taking over norms; None where the engine does not let them.
+        What all-reduces gain from taking over norms; None where the engine does not let them. One
+        time from a B200 stands for all; it is small and does not make a prediction borrowed.
     moe : MoeCurve or None
         None if the device has no usable curve.
     gemm_table : GemmTable or None

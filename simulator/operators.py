@@ -22,6 +22,14 @@ GRAPH_TOKENS: Final = 512
 """Most tokens of a step that vLLM 0.32 runs as a CUDA graph if nothing is set."""
 
 
+def captured_tokens(most: int) -> int:
+    """The largest size up to `most` that vLLM captures: 1, 2, 4, 8, 16 … 248, 256, 272 …"""
+    if most < 8:
+        return 4 if most >= 4 else min(most, 2)
+    step = 8 if most < 256 else 16
+    return most // step * step
+
+
 @dataclass(frozen=True, slots=True)
 class PrefillAttention:
     """Coefficients of attention for a chunk of prompt, per layer."""
@@ -84,7 +92,7 @@ class Operators:
         if self._experts is not None:
             expert_layer_s = over.expert_layer_s.get(self._experts.dtype, 0.0)
             layers_s += self._experts.layers * expert_layer_s
-        self._captured = max_cudagraph_capture_size
+        self._captured = captured_tokens(max_cudagraph_capture_size)
         self._eager_s = self._least_s_of_an_eager_step()
         self._step_s = overhead_factor * (self.pp * over.step_s + layers_s)
         self.sequence_s: float = overhead_factor * over.sequence_s
@@ -108,6 +116,9 @@ class Operators:
         self._token_flops = 2.0 * values
         self._stage_transfers_s = self._stage_transfers_s_per_token()
         self._all_reduces = self._all_reduces_of_a_step()
+        # Every device gets all logits: half of what an all-reduce of them moves over the links.
+        logits = model.vocab * BYTES_PER_VALUE[model.dtype]
+        self._logit_gathers = self._all_reduces_over(1, tensor_parallel, logits / 2)
         self._fused_tokens, self._fused_s = self._norms_taken_over(fuse_allreduce_rms)
         self._context_memory_s, self._context_flops = self._measure_context_token()
 
@@ -141,8 +152,8 @@ class Operators:
         head = self._head_time.seconds(samples) if samples else 0.0
         return body, head, tokens * self._elementwise_s
 
-    def host_s(self, tokens: int) -> float:
-        """Time in which the host can start a step; those in a CUDA graph take it none. [s]"""
+    def least_s(self, tokens: int) -> float:
+        """Time that the host takes to start a step's kernels, 0 if a CUDA graph holds them. [s]"""
         return self._eager_s if tokens > self._captured else 0.0
 
     def by_samples(self, samples: int) -> tuple[float, float]:
@@ -151,6 +162,7 @@ class Operators:
             return 0.0, 0.0
         seconds = self._head_time.seconds(samples)
         seconds += samples * (self.sequence_s + self.model.vocab * self._logit_s)
+        seconds += sum(each.seconds(samples) for each in self._logit_gathers)
         return seconds, 2.0 * samples * self._head.values
 
     def by_decoders(self, decoders: int) -> tuple[float, float, float]:
@@ -310,7 +322,7 @@ class Operators:
         return most, 2 * self.model.layers * norms.saved_s
 
     def _all_reduces_of_a_step(self) -> list["_AllReduces"]:
-        """Two a layer over the hidden state of all tokens.
+        """Two a layer over the hidden state of all tokens, and one of the embedding.
 
         Tokens of data-parallel engines are gathered before routed experts and scattered behind
         them, which is an all-reduce over all their devices. Norms over all heads add one a layer,
@@ -325,7 +337,7 @@ class Operators:
         if routed is not None and self.dp > 1:
             layers -= routed.layers
             found += self._all_reduces_over(routed.layers, self.tp * self.dp, self.dp * hidden)
-        return found + self._all_reduces_over(layers, self.tp, hidden)
+        return found + self._all_reduces_over(layers + 1, self.tp, hidden)
 
     def _all_reduces_over(
         self, count: int, devices: int, token_bytes: float

@@ -267,7 +267,9 @@ def _cost(
     engine = deployment.engine
     captured = engine.max_cudagraph_capture_size
     if captured is None:
-        captured = min(GRAPH_TOKENS, 2 * (engine.max_num_seqs or GRAPH_TOKENS))
+        drafts = engine.speculative_config
+        verified = 1 + drafts.num_speculative_tokens if drafts else 1
+        captured = min(GRAPH_TOKENS, 2 * verified * (engine.max_num_seqs or GRAPH_TOKENS))
 
     def cost_of(model: Architecture, drafting: StepCost | None, drafts: int) -> StepCost:
         """Of the model, or of its drafter: both run on the same devices."""

@@ -65,9 +65,9 @@ class EngineOptions(_Record):
     )
     max_cudagraph_capture_size: int | None = Field(
         None,
-        ge=0,
+        ge=1,
         description="most tokens of a step that runs as a CUDA graph, on GPUs; None: 512, or twice"
-        " max_num_seqs if that is less",
+        " what max_num_seqs sequences decode if that is less",
     )
     fuse_allreduce_rms: bool = Field(
         True, description="all-reduces take over the norms behind them, on the GPUs where vLLM does"

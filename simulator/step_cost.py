@@ -100,7 +100,6 @@ class StepCost:
             draft_s, draft_flops = drafter.operators.context_token()
             context_s += drafts * draft_s
             context_flops += drafts * draft_flops
-        self._context_s: float = context_s
         self._context_ticks = round(context_s * TICKS_PER_S)
         self._cached_ticks = round(self.operators.cached_token_s(1 + drafts) * TICKS_PER_S)
         self._lines = self._energy_lines(context_s, context_flops)
@@ -176,10 +175,8 @@ class StepCost:
             seconds += draft_s
             all_reduce_s += draft_all_reduce_s
             flops += draft_flops
-        if prefills:
-            device_s = seconds + (context or 0) * self._context_s
-            seconds += max(0.0, self.operators.host_s(tokens) - device_s)
-        return self._row(seconds, flops, all_reduce_s, decoders, context, shared)
+        least_s = self.operators.least_s(tokens) if prefills else 0.0
+        return self._row(seconds, flops, all_reduce_s, decoders, context, shared, least_s)
 
     def _row(
         self,
@@ -189,16 +186,23 @@ class StepCost:
         decoders: int,
         context: int | None,
         shared: int,
+        least_s: float = 0.0,
     ) -> StepRow:
-        """A step of what does not depend on context and what the decoders' contexts add."""
+        """A step of what does not depend on context and what the decoders' contexts add.
+
+        At this context it takes no less than `least_s`.
+        """
         duration = int(seconds * TICKS_PER_S + 0.5) - shared * self._cached_ticks
         full = decoders * self._window
         if context is not None and context < full:
-            ticks = self._context_ticks + self._window_ticks
-            return StepRow(duration, ticks, self._filling_lines, flops, all_reduce_s)
-        duration += full * self._window_ticks
-        flops += full * self._window_flops
-        return StepRow(duration, self._context_ticks, self._lines, flops, all_reduce_s)
+            slope, lines = self._context_ticks + self._window_ticks, self._filling_lines
+        else:
+            slope, lines = self._context_ticks, self._lines
+            duration += full * self._window_ticks
+            flops += full * self._window_flops
+        if least_s:
+            duration = max(duration, int(least_s * TICKS_PER_S + 0.5) - (context or 0) * slope)
+        return StepRow(duration, slope, lines, flops, all_reduce_s)
 
     def steps_alike(self, decoders: int, context: int, growth: int) -> int:
         """Steps for which a row at this summed context holds if it grows by `growth` a step."""

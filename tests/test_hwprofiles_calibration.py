@@ -149,7 +149,11 @@ def test_vllm_0_11_has_slower_experts(device: str) -> None:
     assert calibration_names(device) == [device, f"{device}_vllm_0.11"]
     assert older.overheads.expert_layer_s["fp8"] > 1e-4
     assert not newest.overheads.expert_layer_s
-    others = {"engine", "overheads"}
+    assert older.eager is not None
+    assert newest.eager is not None
+    assert older.eager.layer_s < newest.eager.layer_s
+    assert older.fused_norms is None
+    others = {"engine", "overheads", "eager", "fused_norms"}
     same = {"expert_layer_s", "source", "error"}
     if device == "b200_sxm":  # its own layers, and another kernel in bf16
         others |= {"moe_table", "elementwise"}

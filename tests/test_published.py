@@ -153,9 +153,9 @@ def test_rows_of_known_scripts_get_their_flags(rows: list[PublishedRow]) -> None
     assert served("B200", minimax, "fp8", "0.17.0") == (None, True, True, None, None)
     assert served("B200", minimax, "fp8", "0.19.0") == ("fp8", False, True, 2000, 2048)
     assert served("B200", minimax, "fp4", "nightly-5b8c") == ("fp8", False, True, None, None)
-    assert served("H100", llama, "fp8", "") == ("fp8", False, False, None, None)
-    assert served("B200", llama, "fp8", "") == ("fp8", False, True, None, None)
-    assert served("H200", "openai/gpt-oss-120b", "fp4", "0.18.0") == (None, False, True, None, 2048)
+    assert served("H100", llama, "fp8", "") == ("fp8", False, False, 8192, None)
+    assert served("B200", llama, "fp8", "") == ("fp8", False, True, 8192, None)
+    assert served("H200", "openai/gpt-oss-120b", "fp4", "0.18.0") == (None, False, True, 8192, 2048)
     assert served("B200", "moonshotai/Kimi-K2.5", "int4", "0.15.1") == (
         None, False, True, None, None,
     )  # fmt: skip

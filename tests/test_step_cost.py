@@ -85,7 +85,7 @@ def batches(draw: st.DrawFn) -> tuple[int, int, int, tuple[Prefill, ...]]:
 
 def duration(of: StepCost, batch: tuple[int, int, int, tuple[Prefill, ...]]) -> int:
     decoders, context, spread, prefills = batch
-    return of.row(decoders, spread, prefills).duration_at(context)
+    return of.row(decoders, spread, prefills, context=context).duration_at(context)
 
 
 def energy(row: StepRow, context: int) -> int:
@@ -418,6 +418,24 @@ def test_norms_over_all_heads_add_a_small_all_reduce_a_layer() -> None:
     assert Operators(model, profile, found, 1).by_tokens(64)[1] == 0
 
 
+def test_devices_share_the_embedding_and_gather_logits() -> None:
+    model, profile = load_model(DENSE), load_profile("h100_sxm")
+    found = load_calibration("h100_sxm")
+    assert found is not None
+    curve, over = found.all_reduce_curve(4), found.overheads
+    rate = curve.link_efficiency * profile.require("links.intra_node.bytes_per_s")
+
+    def message_s(size: float) -> float:
+        return norm(curve.latency_s, size / rate, curve.exponent)
+
+    operators = Operators(model, profile, found, 4)
+    assert operators.by_tokens(64)[1] == pytest.approx((2 * 32 + 1) * message_s(64 * 2 * 4096))
+    head_s = operators.roofline_s(1, 64)[1]
+    sampler_s = 64 * (over.sequence_s + model.vocab * over.logit_s)
+    gather_s = operators.by_samples(64)[0] - head_s - sampler_s
+    assert gather_s == pytest.approx(message_s(64 * model.vocab))
+
+
 def test_all_reduces_take_over_norms_up_to_a_size() -> None:
     model, profile = load_model("Llama-3.1-70B"), load_profile("b200_sxm")
     found = load_calibration("b200_sxm")
@@ -464,12 +482,53 @@ def test_the_host_holds_up_prompts_that_no_graph_holds(name: str, expert_layers:
     assert step_s(16_000) == step_s(16_000, eager=False) > least_s
 
 
+def test_windows_are_part_of_what_the_device_does_meanwhile() -> None:
+    model, profile = load_model("gemma-3-27b-it"), load_profile("b200_sxm")
+    found = load_calibration("b200_sxm")
+    assert found is not None
+    assert found.eager is not None
+    step = StepCost(model, profile, found, 8)
+    context = 128 * 600
+    row = step.row(128, prefills=[Prefill(600, 0, True)], context=context)
+    assert row.duration_at(context) == pytest.approx(
+        model.layers * found.eager.layer_s * TICKS_PER_S, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_what_is_saved_is_no_more_than_what_is_there(devices: int) -> None:
+    model, profile = load_model(DENSE), load_profile("h100_sxm")
+    found = load_calibration("h100_sxm")
+    assert found is not None
+    fused, plain = (
+        Operators(
+            model, profile, found, devices, overhead_factor=0.0, fuse_allreduce_rms=fuses
+        ).by_tokens(8)
+        for fuses in (True, False)
+    )
+    assert fused == plain
+
+
 def test_graphs_hold_at_most_twice_the_batch_limit() -> None:
-    for limit, wanted, held in ((8, None, 16), (None, None, 512), (1024, None, 512), (8, 64, 64)):
-        options = {"max_num_seqs": limit, "max_cudagraph_capture_size": wanted}
+    drafts = {"method": "mtp", "num_speculative_tokens": 3, "acceptance_rate": 0.5}
+    for limit, wanted, proposed, held in (
+        (8, None, None, 16),
+        (None, None, None, 512),
+        (1024, None, None, 512),
+        (8, 64, None, 64),
+        (8, 300, None, 288),  # the largest size that is captured
+        (3, None, None, 4),
+        (5, None, None, 8),
+        (8, None, drafts, 64),
+    ):
+        options = {
+            "max_num_seqs": limit,
+            "max_cudagraph_capture_size": wanted,
+            "speculative_config": proposed,
+        }
         plan = plans_of(scenario("single", engine=options))[0]
         operators = plan.cost.operators
-        assert operators.host_s(held) == 0 < operators.host_s(held + 1)
+        assert operators.least_s(held) == 0 < operators.least_s(held + 1)
 
 
 def test_a_router_in_fp32_takes_the_time_of_fp32_arithmetic() -> None:

@@ -1,5 +1,6 @@
 """A vLLM server of our own: start it, wait for it, pin it, stop it whatever happens."""
 
+import json
 import os
 import shutil
 import signal
@@ -82,6 +83,14 @@ def flags_of(plan: Plan) -> list[str]:
         flags += ["--pipeline-parallel-size", str(plan.deployment.pipeline_parallel)]
     if plan.deployment.engine.num_gpu_blocks is not None:
         flags += ["--num-gpu-blocks-override", str(config.num_blocks)]
+    if plan.deployment.engine.max_cudagraph_capture_size is not None:
+        most = plan.deployment.engine.max_cudagraph_capture_size
+        flags += ["--max-cudagraph-capture-size", str(most)]
+    if not plan.deployment.engine.fuse_allreduce_rms:
+        flags += [
+            "--compilation-config",
+            json.dumps({"pass_config": {"fuse_allreduce_rms": False}}),
+        ]
     for name, on in (
         ("enable-prefix-caching", config.enable_prefix_caching),
         ("enable-chunked-prefill", config.enable_chunked_prefill),

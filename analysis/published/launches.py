@@ -17,15 +17,18 @@ class Launch:
 
     `kv_cache_dtype` is None where KV has the dtype of the activations. `splits_experts` says that
     `--enable-expert-parallel` was set whatever a row states, `fuses_all_reduces` that all-reduces
-    were fused with the norms behind them (vLLM's default from 0.17 on, on Hopper and Blackwell).
-    `prompts_a_step` is `--max-num-batched-tokens` as a multiple of the prompt's nominal length,
-    `graph_tokens` is `--max-cudagraph-capture-size`.
+    were fused with the norms behind them: by a flag, or by vLLM's default from 0.17 on.
+    `budget` is `--max-num-batched-tokens`, `budget_in_prompts` the same as a multiple of the
+    prompt's nominal length, `graph_tokens` is `--max-cudagraph-capture-size`. Left out are
+    `--max-num-seqs`, above the concurrency of all rows, and what is not modelled: thresholds of
+    fusion, the mode of graphs, stream intervals, kernels that an environment variable chose.
     """
 
     kv_cache_dtype: str | None = None
     splits_experts: bool = False
     fuses_all_reduces: bool = False
-    prompts_a_step: int | None = None
+    budget: int | None = None
+    budget_in_prompts: int | None = None
     graph_tokens: int | None = None
 
 
@@ -45,18 +48,18 @@ class _Script:
 
 _FUSED: Final = Launch(fuses_all_reduces=True)
 _FP8_FUSED: Final = Launch("fp8", fuses_all_reduces=True)
-_TUNED: Final = Launch("fp8", fuses_all_reduces=True, prompts_a_step=2, graph_tokens=2048)
+_TUNED: Final = Launch("fp8", fuses_all_reduces=True, budget_in_prompts=2, graph_tokens=2048)
 _SPLIT: Final = Launch(splits_experts=True)
 _SPLIT_FUSED: Final = Launch(splits_experts=True, fuses_all_reduces=True)
-_GRAPHS: Final = Launch(graph_tokens=2048)
-_GRAPHS_FUSED: Final = Launch(fuses_all_reduces=True, graph_tokens=2048)
-_FP8_GRAPHS_FUSED: Final = Launch("fp8", fuses_all_reduces=True, graph_tokens=2048)
+_GRAPHS: Final = Launch(budget=8192, graph_tokens=2048)
+_GRAPHS_FUSED: Final = Launch(fuses_all_reduces=True, budget=8192, graph_tokens=2048)
+_FP8_GRAPHS_FUSED: Final = Launch("fp8", fuses_all_reduces=True, budget=8192, graph_tokens=2048)
 
 _SCRIPTS: Final[Sequence[_Script]] = (
     # 70b_fp8_b200_docker.sh, 70b_fp4_b200_docker.sh @bb4c7f9: enable_fi_allreduce_fusion
-    _Script("llama-3.1-70b", ["B200"], _FP8_FUSED),
+    _Script("llama-3.1-70b", ["B200"], Launch("fp8", fuses_all_reduces=True, budget=8192)),
     # 70b_fp8_h100_slurm.sh @2a205bb, 70b_fp8_h200_slurm.sh @409e9a4
-    _Script("llama-3.1-70b", ["H100", "H200"], Launch("fp8")),
+    _Script("llama-3.1-70b", ["H100", "H200"], Launch("fp8", budget=8192)),
     # gptoss_fp4_b200.sh @1fc5d73
     _Script("gpt-oss", ["B200"], _FP8_GRAPHS_FUSED),
     # gptoss_fp4_h100.sh @1fc5d73, gptoss_fp4_h200.sh @16cd955
@@ -76,7 +79,7 @@ _SCRIPTS: Final[Sequence[_Script]] = (
     _Script("minimax-m2.5", ["B200", "B300"], _TUNED, ["fp4"]),
     # kimik2.5_fp4_b200.sh @04107b3; the checkpoint asks for KV in fp8
     _Script("kimi-k2.5", ["B200", "B300"], _FP8_FUSED, ["fp4"]),
-    # kimik2.5_int4_b200.sh @2b7b694, kimik2.5_int4_h200.sh @34bc7c4
+    # kimik2.5_int4_b200.sh @2b7b694, kimik2.5_int4_h200.sh @34bc7c4: fuse_allreduce_rms is set
     _Script("kimi-k2.5", ["B200", "H200"], _FUSED, ["int4"]),
 )
 

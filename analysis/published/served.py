@@ -103,9 +103,9 @@ def deployment_of(row: PublishedRow) -> dict[str, Any]:
         wanted = "fp4"  # "fp4" of a model that was published in MXFP4
     harness = harness_of(row)
     launch = (launch_of(row) if harness in (PUBLIC, FIRST_PUBLIC) else None) or Launch()
-    budget = row.max_num_batched_tokens
-    if launch.prompts_a_step and row.prompt_tokens:
-        budget = launch.prompts_a_step * round(row.prompt_tokens)
+    budget = row.max_num_batched_tokens or launch.budget
+    if budget is None and launch.budget_in_prompts and row.prompt_tokens:
+        budget = launch.budget_in_prompts * round(row.prompt_tokens)
     engine = {
         "max_num_seqs": row.max_num_seqs,
         "max_num_batched_tokens": budget,

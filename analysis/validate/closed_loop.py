@@ -30,6 +30,8 @@ def prediction_scenario(
             enable_chunked_prefill=settings["enable_chunked_prefill"],
             async_scheduling=settings["async_scheduling"],
             watermark=settings["watermark"],
+            max_cudagraph_capture_size=scenario.generator.engine.max_cudagraph_capture_size,
+            fuse_allreduce_rms=scenario.generator.engine.fuse_allreduce_rms,
         )
     if calibration is not None:
         update["calibration"] = calibration
