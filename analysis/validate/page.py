@@ -261,10 +261,11 @@ PUBLISHED_HEAD = """## Published measurements
 Tables that others have measured, predicted row by row (`ttcsim validate published`;
 [published.md](published.md) says what is assumed). The overheads of the H100 calibration were
 fitted on its dense chats and on the rows of Qwen3-32B; two constants of each measuring set-up, and
-two of how fast a host starts steps that no CUDA graph holds, were chosen on a third of the serving
-rows; what layers of experts cost vLLM 0.11 beyond measured kernels was
-fitted on chats of MoE models, and what a layer cost it on a B200 on dense chats there. Times of
-matrix products, attention, experts and all-reduces are those of measured kernels.
+two of how fast a host starts steps that no CUDA graph holds, were first chosen on a third of the
+serving rows and settled with a look at all of them; what layers of experts cost vLLM 0.11 beyond
+measured kernels was fitted on chats of MoE models, and what a layer cost it on a B200 on dense
+chats there. Times of matrix products, attention, experts and all-reduces are those of measured
+kernels.
 """
 
 ORIGINS = {
