@@ -319,7 +319,14 @@ class Operators:
             return 0.0, 0.0
         message = self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
         most = norms.up_to_bytes.get(self.tp, 0) / message
-        return most, 2 * self.model.layers * norms.saved_s
+        return most, self._hidden_all_reduces * norms.saved_s
+
+    @property
+    def _hidden_all_reduces(self) -> int:
+        """Two a layer, but one before experts that data-parallel engines share."""
+        routed = self.model.feed_forward.routed
+        shared = routed.layers if routed is not None and self.dp > 1 else 0
+        return 2 * self.model.layers - shared
 
     def _all_reduces_of_a_step(self) -> list["_AllReduces"]:
         """Two a layer over the hidden state of all tokens, and one of the embedding.
@@ -332,12 +339,10 @@ class Operators:
         norms = model.attention_layers if model.attention.norms_all_heads else 0
         found = self._all_reduces_over(norms, self.tp, 2 * BYTES_PER_VALUE["fp32"])
         hidden = model.hidden * BYTES_PER_VALUE[model.dtype]
-        layers = 2 * model.layers
         routed = model.feed_forward.routed
         if routed is not None and self.dp > 1:
-            layers -= routed.layers
             found += self._all_reduces_over(routed.layers, self.tp * self.dp, self.dp * hidden)
-        return found + self._all_reduces_over(layers + 1, self.tp, hidden)
+        return found + self._all_reduces_over(self._hidden_all_reduces + 1, self.tp, hidden)
 
     def _all_reduces_over(
         self, count: int, devices: int, token_bytes: float

@@ -265,11 +265,6 @@ def _cost(
     drafter: Drafter | None,
 ) -> StepCost:
     engine = deployment.engine
-    captured = engine.max_cudagraph_capture_size
-    if captured is None:
-        drafts = engine.speculative_config
-        verified = 1 + drafts.num_speculative_tokens if drafts else 1
-        captured = min(GRAPH_TOKENS, 2 * verified * (engine.max_num_seqs or GRAPH_TOKENS))
 
     def cost_of(model: Architecture, drafting: StepCost | None, drafts: int) -> StepCost:
         """Of the model, or of its drafter: both run on the same devices."""
@@ -286,7 +281,7 @@ def _cost(
             drafting,
             drafts,
             engine.fuse_allreduce_rms,
-            captured,
+            _graph_tokens(engine),
         )
 
     speculative = engine.speculative_config
@@ -294,6 +289,15 @@ def _cost(
         return cost_of(model, None, 0)
     drafting = cost_of(drafter.model, None, 0)
     return cost_of(model, drafting, speculative.num_speculative_tokens)
+
+
+def _graph_tokens(engine: EngineOptions) -> int:
+    """Most tokens of a step that runs as a CUDA graph (vLLM 0.32's `_set_cudagraph_sizes`)."""
+    if engine.max_cudagraph_capture_size is not None:
+        return engine.max_cudagraph_capture_size
+    drafts = engine.speculative_config
+    verified = 1 + drafts.num_speculative_tokens if drafts else 1
+    return min(GRAPH_TOKENS, 2 * verified * (engine.max_num_seqs or GRAPH_TOKENS))
 
 
 def _check_stages(name: str, deployment: Deployment, model: Architecture) -> None:

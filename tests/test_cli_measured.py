@@ -113,7 +113,7 @@ def test_bad_plans_are_named(tmp_path: Path) -> None:
 
 
 def test_options_beside_a_plan_are_not_ignored(tmp_path: Path) -> None:
-    plan = EVIDENCE / "cpu_40m_intel.yaml"
+    plan = EVIDENCE / "cpu_40m.yaml"
     for option in (("--questions", "3"), ("--set", "seed=4"), ("--strategy", "single")):
         found = refused("measure", plan, *HERE, *option, "--output", tmp_path / "runs")
         assert f"{option[0]}: the plan says that already" in found

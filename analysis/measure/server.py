@@ -1,6 +1,5 @@
 """A vLLM server of our own: start it, wait for it, pin it, stop it whatever happens."""
 
-import json
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ttcsim.analysis.measure import machine
+from ttcsim.analysis.planning.serve import UNFUSED
 from ttcsim.errors import InputError
 from ttcsim.simulator.model_catalogue import config_path
 from ttcsim.simulator.plans import Plan
@@ -87,10 +87,7 @@ def flags_of(plan: Plan) -> list[str]:
         most = plan.deployment.engine.max_cudagraph_capture_size
         flags += ["--max-cudagraph-capture-size", str(most)]
     if not plan.deployment.engine.fuse_allreduce_rms:
-        flags += [
-            "--compilation-config",
-            json.dumps({"pass_config": {"fuse_allreduce_rms": False}}),
-        ]
+        flags += ["--compilation-config", UNFUSED]
     for name, on in (
         ("enable-prefix-caching", config.enable_prefix_caching),
         ("enable-chunked-prefill", config.enable_chunked_prefill),

@@ -19,6 +19,9 @@ OPTIONS: Final = {
     "num_gpu_blocks": "--num-gpu-blocks-override",
     "max_cudagraph_capture_size": "--max-cudagraph-capture-size",
 }
+UNFUSED: Final = json.dumps({"pass_config": {"fuse_allreduce_rms": False}})
+"""`--compilation-config` of an engine whose all-reduces leave norms alone."""
+
 SWITCHES: Final = {
     "enable_prefix_caching": "enable-prefix-caching",
     "enable_chunked_prefill": "enable-chunked-prefill",
@@ -89,8 +92,7 @@ def _engine(engine: EngineOptions) -> list[str]:
         if value is not None and value != getattr(defaults, name):
             words.append(f"--{flag}" if value else f"--no-{flag}")
     if not engine.fuse_allreduce_rms:
-        config = {"pass_config": {"fuse_allreduce_rms": False}}
-        words.append(f"--compilation-config '{json.dumps(config)}'")
+        words.append(f"--compilation-config '{UNFUSED}'")
     if engine.speculative_config is not None:
         config = engine.speculative_config.model_dump(
             exclude={"acceptance_rate"}, exclude_none=True

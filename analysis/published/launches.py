@@ -20,8 +20,8 @@ class Launch:
     were fused with the norms behind them: by a flag, or by vLLM's default from 0.17 on.
     `budget` is `--max-num-batched-tokens`, `budget_in_prompts` the same as a multiple of the
     prompt's nominal length, `graph_tokens` is `--max-cudagraph-capture-size`. Left out are
-    `--max-num-seqs`, above the concurrency of all rows, and what is not modelled: thresholds of
-    fusion, the mode of graphs, stream intervals, kernels that an environment variable chose.
+    `--max-num-seqs`, no less than the concurrency of any row, and what is not modelled: thresholds
+    of fusion, the mode of graphs, stream intervals, kernels that an environment variable chose.
     """
 
     kv_cache_dtype: str | None = None
