@@ -15,6 +15,7 @@ from ttcsim.hwprofiles.curves import (
     GemmCurve,
     GemmTable,
     Group,
+    MixedAttention,
     MoeCurve,
     MoeTable,
     Overheads,
@@ -33,6 +34,7 @@ __all__ = [
     "FusedNorms",
     "GemmCurve",
     "GemmTable",
+    "MixedAttention",
     "MoeCurve",
     "MoeTable",
     "Overheads",
@@ -60,6 +62,8 @@ class Calibration(BaseModel):
         time from a B200 stands for all; it is small and does not make a prediction borrowed.
     moe : MoeCurve or None
         None if the device has no usable curve.
+    mixed_attention : MixedAttention or None
+        None where decoders beside a prompt have a kernel of their own. It is for 16-bit KV.
     gemm_table : GemmTable or None
         Measured matrix products, where there are any.
     moe_table : MoeTable or None
@@ -78,6 +82,7 @@ class Calibration(BaseModel):
     decode_attention: DecodeAttentionCurve
     decode_attention_fp8: DecodeAttentionCurve | None = None
     prefill_attention: PrefillAttentionCurve
+    mixed_attention: MixedAttention | None = None
     all_reduce: dict[int, AllReduceCurve]
     fused_norms: FusedNorms | None = None
     moe: MoeCurve | None
@@ -159,7 +164,7 @@ class Calibration(BaseModel):
 
     @property
     def _always_used(self) -> tuple[Group, ...]:
-        optional = (self.decode_attention_fp8, self.eager)
+        optional = (self.decode_attention_fp8, self.mixed_attention, self.eager)
         curves = (self.decode_attention, self.prefill_attention, self.elementwise, self.overheads)
         return (*curves, *(each for each in optional if each is not None))
 

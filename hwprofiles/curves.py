@@ -89,6 +89,25 @@ class PrefillAttentionCurve(Group):
     extra_tokens: NonNegative
 
 
+class MixedAttention(Group):
+    """Attention of decoders beside a prompt, where one kernel serves both (FlashAttention 2).
+
+    The kernel computes tiles of many query rows. Each query head of a decoder takes a tile for its
+    one row, and reads the context on its own, though heads share KV. In one layer, D decoders of
+    summed context C with H query heads take [s]
+
+    t = D·H·row_s·extra_tokens + C·max(H, compute_units/D)·row_s, row_s = 4·head_dim·decoder_rows
+    / (peak·compute_efficiency); efficiency and extra_tokens are those of ``prefill_attention``.
+
+    Parameters
+    ----------
+    decoder_rows : float
+        Query rows that one takes the time of. [1]
+    """
+
+    decoder_rows: NonNegative
+
+
 class AllReduceCurve(Group):
     """t = (latency_s^p + (message bytes/(link rate·link_efficiency))^p)^(1/p). [s]
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from ttcsim.errors import InfeasibleError
+from ttcsim.errors import InfeasibleError, InputError
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.catalogue import load_profile
 from ttcsim.hwprofiles.curves import Group, norm
@@ -202,6 +202,30 @@ class Operators:
         return self.context_token(queries)[0] - self.model.attention.full_layers * (
             queries * self._context_flops / self._attention_flops_per_s
         )
+
+    @property
+    def mixes_decoders(self) -> bool:
+        """Whether decoders beside a prompt go through the prompt's kernel."""
+        model = self.model
+        wide = BYTES_PER_VALUE[model.kv_dtype] == 2
+        return self.calibration.mixed_attention is not None and wide and model.latent is None
+
+    def mixed_attention(self, decoders: int) -> tuple[float, float]:
+        """(seconds, seconds per token of context in one layer) of decoders beside a prompt.
+
+        Raises:
+            InputError: If the calibration has no such kernel.
+        """
+        sizes, curve = self.model.attention, self.calibration.mixed_attention
+        if curve is None:
+            raise InputError(f"calibration of {self.calibration.device}: mixed_attention: missing")
+        prompt = self.prefill_attention
+        heads = sizes.heads / self.tp
+        row_s = curve.decoder_rows * prompt.head_flops / heads / prompt.flops_per_s
+        fixed_s = self.model.attention_layers * decoders * heads * row_s * prompt.extra_tokens
+        # A compute unit serves one head of one decoder at a time.
+        context_s = max(heads, self._units / decoders) * row_s
+        return fixed_s + self._linear_s(decoders, decoders), max(self._context_memory_s, context_s)
 
     @property
     def prefill_attention(self) -> PrefillAttention:

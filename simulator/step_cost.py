@@ -95,21 +95,15 @@ class StepCost:
         self._by_samples: dict[int, tuple[float, float]] = {}
         self._by_decoders: dict[int, tuple[float, float, float]] = {}
         self._decode_steps: dict[int, _DecodeStep] = {}
-        context_s, context_flops = self.operators.context_token(1 + drafts)
-        if drafter is not None:
-            draft_s, draft_flops = drafter.operators.context_token()
-            context_s += drafts * draft_s
-            context_flops += drafts * draft_flops
-        self._context_ticks = round(context_s * TICKS_PER_S)
-        self._cached_ticks = round(self.operators.cached_token_s(1 + drafts) * TICKS_PER_S)
-        self._lines = self._energy_lines(context_s, context_flops)
         sizes = model.attention
         self._window: int = (sizes.window or 0) if sizes.sliding_layers else 0
-        window_s, self._window_flops = self.operators.window_token(1 + drafts)
-        self._window_ticks = round(window_s * TICKS_PER_S)
-        self._filling_lines = self._energy_lines(
-            context_s + window_s, context_flops + self._window_flops
-        )
+        self._window_flops: float = self.operators.window_token(1 + drafts)[1]
+        self._cached_ticks = round(self.operators.cached_token_s(1 + drafts) * TICKS_PER_S)
+        context_s, _ = self.operators.context_token(1 + drafts)
+        window_s, _ = self.operators.window_token(1 + drafts)
+        self._context = self._context_cost(context_s, window_s)
+        self._mixes: bool = self.operators.mixes_decoders
+        self._mixed: dict[int, tuple[float, _ContextCost]] = {}
         attention = self.operators.prefill_attention
         self._sizes = sizes
         self._full_layers: int = sizes.full_layers
@@ -121,6 +115,20 @@ class StepCost:
         self._extra_tokens: float = attention.extra_tokens
         self._context_token_s: float = attention.context_token_s
         self.row(1)  # missing numbers show up now, not in the middle of a run
+
+    def _context_cost(self, context_s: float, window_s: float) -> "_ContextCost":
+        """What a token of context adds if it takes so long, also one within a window."""
+        flops = self.operators.context_token(1 + self._drafts)[1]
+        if self._drafter is not None:
+            draft_s, draft_flops = self._drafter.operators.context_token()
+            context_s += self._drafts * draft_s
+            flops += self._drafts * draft_flops
+        return _ContextCost(
+            round(context_s * TICKS_PER_S),
+            self._energy_lines(context_s, flops),
+            round(window_s * TICKS_PER_S),
+            self._energy_lines(context_s + window_s, flops + self._window_flops),
+        )
 
     def _energy_lines(self, context_s: float, context_flops: float) -> list[EnergyLine]:
         """The power model's lines, if a token of context takes so long and so many FLOPs."""
@@ -152,7 +160,9 @@ class StepCost:
         if not prefills and self._drafter is None:
             step = self._of_decode_step(decoders)
             seconds = step.seconds + step.tail_s * spread
-            return self._row(seconds, step.flops, step.all_reduce_s, decoders, context, shared)
+            return self._row(
+                seconds, step.flops, step.all_reduce_s, decoders, context, shared, self._context
+            )
         tokens = samples = decoders + drafts
         for prefill in prefills:
             tokens += prefill.tokens
@@ -161,6 +171,10 @@ class StepCost:
         token_s, all_reduce_s, token_flops = self._of_tokens(tokens)
         sample_s, sample_flops = self._of_samples(samples)
         decode_s, decode_flops, tail_s = self._of_decoders(decoders)
+        each = self._context
+        if self._mixes and prefills and decoders:
+            mixed_s, each = self._of_mixed(decoders)
+            decode_s = max(decode_s, mixed_s)
         seconds = token_s + sample_s + decode_s + tail_s * spread
         flops = token_flops + sample_flops + decode_flops
         attention_s, attention_flops = self._prefill_attention(prefills)
@@ -176,7 +190,7 @@ class StepCost:
             all_reduce_s += draft_all_reduce_s
             flops += draft_flops
         least_s = self.operators.least_s(tokens) if prefills else 0.0
-        return self._row(seconds, flops, all_reduce_s, decoders, context, shared, least_s)
+        return self._row(seconds, flops, all_reduce_s, decoders, context, shared, each, least_s)
 
     def _row(
         self,
@@ -186,19 +200,20 @@ class StepCost:
         decoders: int,
         context: int | None,
         shared: int,
+        each: "_ContextCost",
         least_s: float = 0.0,
     ) -> StepRow:
-        """A step of what does not depend on context and what the decoders' contexts add.
+        """A step of what does not depend on context and what each token of the decoders' adds.
 
         At this context it takes no less than `least_s`.
         """
         duration = int(seconds * TICKS_PER_S + 0.5) - shared * self._cached_ticks
         full = decoders * self._window
         if context is not None and context < full:
-            slope, lines = self._context_ticks + self._window_ticks, self._filling_lines
+            slope, lines = each.ticks + each.window_ticks, each.filling_lines
         else:
-            slope, lines = self._context_ticks, self._lines
-            duration += full * self._window_ticks
+            slope, lines = each.ticks, each.lines
+            duration += full * each.window_ticks
             flops += full * self._window_flops
         if least_s:
             duration = max(duration, int(least_s * TICKS_PER_S + 0.5) - (context or 0) * slope)
@@ -230,7 +245,7 @@ class StepCost:
             sample_s, sample_flops = drafter._of_samples(sequences)
             decode_s, decode_flops, _ = drafter._of_decoders(decoders)
             in_windows = decoders * drafter._window  # a drafter's windows are taken to be full
-            decode_s += in_windows * drafter._window_ticks / TICKS_PER_S
+            decode_s += in_windows * drafter._context.window_ticks / TICKS_PER_S
             decode_flops += in_windows * drafter._window_flops
             sample_s -= sequences * self._sequence_s
             passes = self._drafts
@@ -276,6 +291,15 @@ class StepCost:
             found = self._by_decoders[decoders] = self.operators.by_decoders(decoders)
         return found
 
+    def _of_mixed(self, decoders: int) -> "tuple[float, _ContextCost]":
+        """(seconds, context left out, what context adds) of decoders in a prompt's kernel."""
+        found = self._mixed.get(decoders)
+        if found is None:
+            seconds, layer_s = self.operators.mixed_attention(decoders)
+            each = self._context_cost(self._full_layers * layer_s, self._sliding_layers * layer_s)
+            found = self._mixed[decoders] = seconds, each
+        return found
+
     def _prefill_attention(self, prefills: Sequence[Prefill]) -> tuple[float, float]:
         """(seconds, FLOPs) of attention for the step's chunks of prompt."""
         if not prefills:
@@ -306,6 +330,28 @@ class StepCost:
         compute_s = self._head_flops * computed / self._flops_per_s
         memory_s = prior * self._context_token_s
         return compute_s if compute_s > memory_s else memory_s
+
+
+class _ContextCost:
+    """What a token of the decoders' summed context adds to a step.
+
+    Time [as] and energy lines of layers without a window; time within a window, and energy lines
+    of both kinds of layers while windows fill.
+    """
+
+    __slots__ = ("filling_lines", "lines", "ticks", "window_ticks")
+
+    def __init__(
+        self,
+        ticks: int,
+        lines: list[EnergyLine],
+        window_ticks: int,
+        filling_lines: list[EnergyLine],
+    ) -> None:
+        self.ticks = ticks
+        self.lines = lines
+        self.window_ticks = window_ticks
+        self.filling_lines = filling_lines
 
 
 class _DecodeStep:

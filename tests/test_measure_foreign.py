@@ -97,6 +97,15 @@ def test_servingsim_times_are_those_of_the_file() -> None:
     assert report.to_dict()["workloads"][0]["verdict"].startswith("no verdict")
 
 
+def test_servingsim_runs_are_predicted_within_three_per_cent() -> None:
+    for campaign in load_measured(SERVINGSIM):
+        [run] = validate(campaign).workloads
+        error = {name: run.predicted[name] / value - 1 for name, value in run.measured.items()}
+        assert abs(error["tpot_ms"]) < 0.03
+        assert abs(error["e2el_ms"]) < 0.03
+        assert abs(error["ttft_ms"]) < 0.10
+
+
 def test_a_run_without_meta_is_named(tmp_path: Path) -> None:
     lines = (SERVINGSIM / "requests.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "requests.csv").write_text("\n".join(lines[:3]) + "\n", encoding="utf-8")

@@ -24,6 +24,8 @@ from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, Step
 DENSE, MOE = "Llama-3.1-8B", "Qwen3-30B-A3B"
 COSTS = {(model, tp): cost(model, tp=tp) for model in (DENSE, MOE) for tp in (1, 2)}
 COSTS["gpt-oss-20b", 1] = cost("gpt-oss-20b")  # sliding windows, narrow weights
+MIXED = "Qwen3-8B"  # where one kernel serves decoders and prompts
+COSTS[MIXED, 2] = cost(MIXED, "rtx_pro_6000_server", tp=2)
 
 cases = st.sampled_from(sorted(COSTS))
 
@@ -315,6 +317,85 @@ def test_a_prompt_beyond_the_window_costs_half_of_the_layers_less() -> None:
         whole = of.row(0, 0, (Prefill(tokens, 0, True),)).duration / TICKS_PER_S
         rest = of.operators.by_tokens(tokens)[0] + of.operators.by_samples(1)[0]
         assert whole - rest == pytest.approx(attention_s(tokens), rel=1e-9)
+
+
+# -- decoders beside a prompt --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("decoders", "busy"), [(2, 188 / 2), (64, 32)])
+def test_beside_a_prompt_each_head_of_a_decoder_takes_a_tile(decoders: int, busy: float) -> None:
+    """As much arithmetic as `decoder_rows` query rows; a unit of 188 has one head at a time."""
+    of = cost(DENSE, "rtx_pro_6000_server")
+    prompt, mixed = of.calibration.prefill_attention, of.calibration.mixed_attention
+    assert mixed is not None
+    layers, heads = 32, 32
+    rate = of.profile.peak("bf16") * prompt.compute_efficiency
+    row_s = 4 * 128 * mixed.decoder_rows / rate
+    chunk = (Prefill(512, 0, True),)
+    row = of.row(decoders, 0, chunk)
+    assert row.duration_per_context / TICKS_PER_S == pytest.approx(layers * busy * row_s, rel=1e-9)
+    tokens = of.operators.by_tokens(512 + decoders)[0] + of.operators.by_samples(1 + decoders)[0]
+    computed = 512 * (256 + prompt.extra_tokens) * 4 * 128 * heads
+    tokens += layers * (prompt.latency_s + computed / rate)
+    own = layers * decoders * heads * row_s * prompt.extra_tokens
+    own = max(own, of.operators.by_decoders(decoders)[0])
+    assert row.duration / TICKS_PER_S == pytest.approx(tokens + own, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("model", "tp", "decoders", "context", "added_us"),
+    [
+        ("Qwen3-32B", 2, 16, 512, 48),
+        ("Qwen3-32B", 2, 64, 512, 193),
+        ("Qwen3-32B", 2, 64, 1024, 318),
+        ("Qwen3-32B", 2, 128, 512, 410),
+        (DENSE, 2, 64, 1024, 166),
+        (DENSE, 2, 128, 512, 221),
+    ],
+)
+def test_what_decoders_add_to_a_prompt_is_near_what_layers_took(
+    model: str, tp: int, decoders: int, context: int, added_us: float
+) -> None:
+    """LLMServingSim's layers on an RTX PRO 6000 with vLLM 0.19: attention beside 512 tokens."""
+    of = cost(model, "rtx_pro_6000_server", tp=tp)
+    fixed_s, context_s = of.operators.mixed_attention(decoders)
+    found_s = fixed_s / of.model.layers + decoders * context * context_s
+    assert found_s == pytest.approx(1e-6 * added_us, rel=0.25)
+    # Without the prompt they take 0.3 to 0.7 of that.
+    alone_s = of.operators.by_decoders(decoders)[0]
+    alone_s += decoders * context * of.operators.context_token()[0]
+    assert 0.25 < alone_s / (of.model.layers * found_s) < 0.85
+
+
+def test_only_wide_kv_in_flash_attention_2_is_read_so() -> None:
+    chunk = (Prefill(512, 0, True),)
+    for name in ("h100_sxm", "h200_sxm", "b200_sxm", "cpu_2core"):
+        calibration = load_calibration(name)
+        assert calibration is not None
+        assert calibration.mixed_attention is None
+    of = COSTS[DENSE, 1]
+    assert of.row(64, 0, chunk).duration_per_context == of.row(64).duration_per_context
+    with pytest.raises(InputError, match="mixed_attention: missing"):
+        of.operators.mixed_attention(64)
+    profile, calibration = load_profile("rtx_4090"), load_calibration("rtx_4090")
+    assert calibration is not None
+    for dtype, mixes in (("bf16", True), ("fp8", False)):
+        model = replace(load_model(DENSE), kv_dtype=dtype)
+        of = StepCost(model, profile, calibration)
+        assert of.operators.mixes_decoders is mixes
+        alone, beside = of.row(64), of.row(64, 0, chunk)
+        assert (beside.duration_per_context > alone.duration_per_context) is mixes
+
+
+def test_windows_are_read_per_head_beside_a_prompt_too() -> None:
+    of = cost("gpt-oss-20b", "rtx_pro_6000_server")
+    chunk = (Prefill(256, 0, True),)
+    _, context_s = of.operators.mixed_attention(32)
+    filling, full = of.row(32, 0, chunk, context=32 * 100), of.row(32, 0, chunk)
+    assert full.duration_per_context / TICKS_PER_S == pytest.approx(12 * context_s, rel=1e-9)
+    assert filling.duration_per_context / TICKS_PER_S == pytest.approx(24 * context_s, rel=1e-9)
+    edge = 32 * 128  # where windows are full, both are the same step
+    assert filling.duration_at(edge) == pytest.approx(full.duration_at(edge), rel=1e-9)
 
 
 # -- what siblings share -------------------------------------------------------------------------

@@ -4,9 +4,10 @@
 
 PROFILES is `profiler/perf` of LLMServingSim@5daddb2 (MIT): time of each operator of one layer by
 tokens, vLLM 0.19.0, eager. DATA and FOLDER are those of `kernel_curves.py`, which comes first.
-Writes `elementwise.traffic` of each device, and as `overheads.layer_s` what does not grow with
-tokens; and the calibration of a device with vLLM 0.19: its all-reduces, and decode attention as in
-the layers.
+Writes `elementwise.traffic` of each device, as `overheads.layer_s` what does not grow with tokens,
+and `mixed_attention`, which devices with the same kernels borrow; and the calibration of a device
+with vLLM 0.19: its all-reduces, decode attention as in the layers, and the overheads that published
+rows of that engine show.
 """
 
 import sys
@@ -40,6 +41,10 @@ OPERATORS: Final = {"act_fn": 1, "layernorm": 2, "rotary_emb": 1, "qk_norm": 1}
 """How often a layer runs each."""
 ENGINE: Final = ("RTXPRO6000", "0.19.0")
 """An older vLLM whose calibration is written: all-reduces over PCIe became faster after it."""
+ENGINE_OVERHEADS: Final = 0.7
+"""Overheads of vLLM 0.15 to 0.19 by those of 0.11 and 0.12 (`ttcsim.analysis.published.served`)."""
+MIXED_BORROWERS: Final = {"a100_sxm": "rtx_pro_6000_server", "l40s": "rtx_4090"}
+"""Devices that run FlashAttention 2, too, and whose number of rows they borrow."""
 
 
 def dense_layers(profiles: Path, device: str) -> Iterator[tuple[Path, Architecture, int]]:
@@ -95,6 +100,68 @@ def _moved(model: Architecture, tp: int) -> float:
     return values * BYTES_PER_VALUE[model.dtype]
 
 
+# -- attention of decoders beside a prompt ---------------------------------------------------------
+
+
+def mixed_attention(profiles: Path, device: str, prompt: dict[str, Any]) -> tuple[float, str]:
+    """(query rows that a decoder's one takes the time of, error), from all layers of a device.
+
+    The time of a chunk of prompt alone is taken as measured.
+    """
+    profile = load_profile(DEVICES[device])
+    rate = profile.peak("bf16") * prompt["compute_efficiency"]
+    row, chunk, times = [], [], []
+    for folder, model, tp in dense_layers(profiles, device):
+        rows = pd.read_csv(folder / "attention.csv")
+        sizes = ["prefill_chunk", "kv_prefill"]
+        alone = rows[rows["n_decode"] == 0].set_index(sizes)["time_us"].rename("alone_us")
+        mixed = rows[(rows["prefill_chunk"] > 0) & (rows["kv_decode"] > 0)]
+        mixed = mixed.join(alone, on=sizes, how="inner")
+        decoders, context = (mixed[name].to_numpy(float) for name in ("n_decode", "kv_decode"))
+        heads = decoders * model.attention.heads / tp
+        busy = np.maximum(heads, profile.require("compute_units"))
+        tokens = heads * prompt["extra_tokens"] + busy * context
+        row.append(4 * HEAD_DIM * tokens / rate)
+        chunk.append(1e-6 * mixed["alone_us"].to_numpy(float))
+        times.append(1e-6 * mixed["time_us"].to_numpy(float))
+    row_s, chunk_s, measured = (np.concatenate(each) for each in (row, chunk, times))
+    found = fit(lambda p: chunk_s + p[0] * row_s, [64.0], [256.0], measured)
+    return float(found[0]), error_of(chunk_s + found[0] * row_s, measured)
+
+
+def put_mixed(profiles: Path, device: str, folder: Path) -> None:
+    """Write the group into the calibration of a device, and of those that borrow it."""
+    own = DEVICES[device]
+    path = folder / f"{own}.yaml"
+    calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rows, error = mixed_attention(profiles, device, calibration["prefill_attention"])
+    group = {
+        "decoder_rows": float(f"{rows:.3g}"),
+        "source": "LLMServingSim 2.0 layer profiles of dense models, vLLM 0.19.0, eager: attention"
+        f" of decoders together with a chunk of prompt ({COMMAND})",
+        "error": f"{error} of both, the chunk's own time taken as measured",
+    }
+    print(f"{own}: {rows:.3g} rows a decoder; {error}")
+    write_plain(_with_mixed(calibration, group), path)
+    for borrower, lender in MIXED_BORROWERS.items():
+        if lender == own:
+            path = folder / f"{borrower}.yaml"
+            theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+            lent = {**group, "error": "not measured on this device", "borrowed_from": own}
+            write_plain(_with_mixed(theirs, lent), path)
+
+
+def _with_mixed(calibration: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
+    """The calibration with the group behind that of prompts."""
+    found: dict[str, Any] = {}
+    for name, value in calibration.items():
+        if name != "mixed_attention":
+            found[name] = value
+        if name == "prefill_attention":
+            found["mixed_attention"] = group
+    return found
+
+
 # -- an older engine -------------------------------------------------------------------------------
 
 
@@ -135,6 +202,13 @@ def older(profiles: Path, data: Path, folder: Path) -> None:
     calibration.pop("decode_attention_fp8", None)  # the layers have KV in 16 bit only
     calibration["engine"] = f"vllm {version} all-reduces and attention, {calibration['engine']}"
     put(calibration["decode_attention"], decode_attention(profiles, source), COMMAND)
+    over = calibration["overheads"]
+    for name in ("sequence_s", "logit_s"):
+        over[name] = float(f"{ENGINE_OVERHEADS * over[name]:.3g}")
+    over["source"] += (
+        f"; sequence_s and logit_s times {ENGINE_OVERHEADS:g}, as published rows of vLLM 0.15 to"
+        " 0.19 on other devices have it (docs/published.md)"
+    )
     for devices in set(calibration["all_reduce"]) & measured:
         curve = calibration["all_reduce"][devices]
         curve["source"] = curve["source"].replace("vLLM 0.24.0", f"vLLM {version}")
@@ -148,6 +222,7 @@ def main(arguments: list[str]) -> None:
     folder = Path(arguments[2] if len(arguments) > 2 else "hwprofiles/calibrations")
     for device in DEVICES:
         put_elementwise(profiles, device, folder)
+        put_mixed(profiles, device, folder)
     older(profiles, data, folder)
 
 
