@@ -93,16 +93,19 @@ class MixedAttention(Group):
     """Attention of decoders beside a prompt, where one kernel serves both (FlashAttention 2).
 
     The kernel computes tiles of many query rows. Each query head of a decoder takes a tile for its
-    one row, and reads the context on its own, though heads share KV. In one layer, D decoders of
-    summed context C with H query heads take [s]
+    one row, and reads the context on its own, though heads share KV. In one layer, prompts that
+    take P alone and D decoders of summed context C with H query heads take together [s]
 
-    t = D·H·row_s·extra_tokens + C·max(H, compute_units/D)·row_s, row_s = 4·head_dim·decoder_rows
-    / (peak·compute_efficiency); efficiency and extra_tokens are those of ``prefill_attention``.
+    t = max(P + H·row_s·(D·extra_tokens + C), compute_units·row_s·C/D, decoders alone),
+    row_s = 2·(head_dim + value_dim)·decoder_rows / (peak·compute_efficiency)
+
+    with efficiency and extra_tokens of ``prefill_attention``: a compute unit has one head of one
+    decoder at a time. A token of context takes no less than in ``decode_attention``.
 
     Parameters
     ----------
     decoder_rows : float
-        Query rows that one takes the time of. [1]
+        Query rows that a decoder's one takes the time of. [1]
     """
 
     decoder_rows: NonNegative

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from ttcsim.errors import InfeasibleError, InputError
+from ttcsim.errors import InfeasibleError
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.catalogue import load_profile
 from ttcsim.hwprofiles.curves import Group, norm
@@ -39,6 +39,21 @@ class PrefillAttention:
     flops_per_s: float
     extra_tokens: float
     context_token_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MixedAttention:
+    """Coefficients of attention for decoders that share a kernel with prompts.
+
+    Attributes:
+        decoder_s: Of each decoder, in all layers, context left out.
+        context_token_s: Of a token of context in one layer.
+        lone_token_s: The same of one decoder, if it had to wait for a single head.
+    """
+
+    decoder_s: float
+    context_token_s: float
+    lone_token_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,29 +218,23 @@ class Operators:
             queries * self._context_flops / self._attention_flops_per_s
         )
 
-    @property
-    def mixes_decoders(self) -> bool:
-        """Whether decoders beside a prompt go through the prompt's kernel."""
-        model = self.model
-        wide = BYTES_PER_VALUE[model.kv_dtype] == 2
-        return self.calibration.mixed_attention is not None and wide and model.latent is None
+    def mixed_attention(self, queries: int = 1) -> MixedAttention | None:
+        """Attention of decoders beside a prompt, None where they have a kernel of their own.
 
-    def mixed_attention(self, decoders: int) -> tuple[float, float]:
-        """(seconds, seconds per token of context in one layer) of decoders beside a prompt.
-
-        Raises:
-            InputError: If the calibration has no such kernel.
+        FlashAttention 2 is for 16-bit KV, and not for decoding on a latent (MLA).
         """
-        sizes, curve = self.model.attention, self.calibration.mixed_attention
-        if curve is None:
-            raise InputError(f"calibration of {self.calibration.device}: mixed_attention: missing")
-        prompt = self.prefill_attention
-        heads = sizes.heads / self.tp
-        row_s = curve.decoder_rows * prompt.head_flops / heads / prompt.flops_per_s
-        fixed_s = self.model.attention_layers * decoders * heads * row_s * prompt.extra_tokens
-        # A compute unit serves one head of one decoder at a time.
-        context_s = max(heads, self._units / decoders) * row_s
-        return fixed_s + self._linear_s(decoders, decoders), max(self._context_memory_s, context_s)
+        model, sizes, curve = self.model, self.model.attention, self.calibration.mixed_attention
+        if curve is None or model.latent is not None or BYTES_PER_VALUE[model.kv_dtype] != 2:
+            return None
+        head_flops = 2.0 * (sizes.head_dim + sizes.value_dim)
+        row_s = curve.decoder_rows * head_flops / self._attention_flops_per_s
+        token_s = row_s * sizes.heads / self.tp
+        extra_tokens = self.calibration.prefill_attention.extra_tokens
+        return MixedAttention(
+            decoder_s=model.attention_layers * token_s * extra_tokens,
+            context_token_s=max(token_s, self._layer_context_s(queries)),
+            lone_token_s=self._units * row_s,
+        )
 
     @property
     def prefill_attention(self) -> PrefillAttention:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
-from ttcsim.simulator.operators import GRAPH_TOKENS, Operators
+from ttcsim.simulator.operators import GRAPH_TOKENS, MixedAttention, Operators
 from ttcsim.simulator.power import power_lines
 from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, StepRow
 
@@ -102,8 +102,13 @@ class StepCost:
         context_s, _ = self.operators.context_token(1 + drafts)
         window_s, _ = self.operators.window_token(1 + drafts)
         self._context = self._context_cost(context_s, window_s)
-        self._mixes: bool = self.operators.mixes_decoders
-        self._mixed: dict[int, tuple[float, _ContextCost]] = {}
+        self._mixed = self.operators.mixed_attention(1 + drafts)
+        self._mixed_context = self._context
+        if self._mixed is not None:
+            token_s = self._mixed.context_token_s
+            self._mixed_context = self._context_cost(
+                sizes.full_layers * token_s, sizes.sliding_layers * token_s
+            )
         attention = self.operators.prefill_attention
         self._sizes = sizes
         self._full_layers: int = sizes.full_layers
@@ -117,7 +122,10 @@ class StepCost:
         self.row(1)  # missing numbers show up now, not in the middle of a run
 
     def _context_cost(self, context_s: float, window_s: float) -> "_ContextCost":
-        """What a token of context adds if it takes so long, also one within a window."""
+        """What a token of context adds if the model takes so long for it, and for one in a window.
+
+        What a drafter takes comes on top.
+        """
         flops = self.operators.context_token(1 + self._drafts)[1]
         if self._drafter is not None:
             draft_s, draft_flops = self._drafter.operators.context_token()
@@ -164,20 +172,23 @@ class StepCost:
                 seconds, step.flops, step.all_reduce_s, decoders, context, shared, self._context
             )
         tokens = samples = decoders + drafts
+        longest = 0
         for prefill in prefills:
             tokens += prefill.tokens
+            longest = max(longest, prefill.tokens)
             if prefill.samples:
                 samples += 1
         token_s, all_reduce_s, token_flops = self._of_tokens(tokens)
         sample_s, sample_flops = self._of_samples(samples)
         decode_s, decode_flops, tail_s = self._of_decoders(decoders)
-        each = self._context
-        if self._mixes and prefills and decoders:
-            mixed_s, each = self._of_mixed(decoders)
-            decode_s = max(decode_s, mixed_s)
+        attention_s, attention_flops = self._prefill_attention(prefills)
+        per_token = self._context
+        # Chunks of one token go through the decoders' kernel.
+        if self._mixed is not None and decoders and longest > 1:
+            per_token = self._mixed_context
+            decode_s = self._mixed_s(self._mixed, decoders, context or 0, decode_s, attention_s)
         seconds = token_s + sample_s + decode_s + tail_s * spread
         flops = token_flops + sample_flops + decode_flops
-        attention_s, attention_flops = self._prefill_attention(prefills)
         seconds += attention_s
         flops += attention_flops
         if self._drafter is not None:
@@ -190,7 +201,9 @@ class StepCost:
             all_reduce_s += draft_all_reduce_s
             flops += draft_flops
         least_s = self.operators.least_s(tokens) if prefills else 0.0
-        return self._row(seconds, flops, all_reduce_s, decoders, context, shared, each, least_s)
+        return self._row(
+            seconds, flops, all_reduce_s, decoders, context, shared, per_token, least_s
+        )
 
     def _row(
         self,
@@ -200,7 +213,7 @@ class StepCost:
         decoders: int,
         context: int | None,
         shared: int,
-        each: "_ContextCost",
+        per_token: "_ContextCost",
         least_s: float = 0.0,
     ) -> StepRow:
         """A step of what does not depend on context and what each token of the decoders' adds.
@@ -210,10 +223,10 @@ class StepCost:
         duration = int(seconds * TICKS_PER_S + 0.5) - shared * self._cached_ticks
         full = decoders * self._window
         if context is not None and context < full:
-            slope, lines = each.ticks + each.window_ticks, each.filling_lines
+            slope, lines = per_token.ticks + per_token.window_ticks, per_token.filling_lines
         else:
-            slope, lines = each.ticks, each.lines
-            duration += full * each.window_ticks
+            slope, lines = per_token.ticks, per_token.lines
+            duration += full * per_token.window_ticks
             flops += full * self._window_flops
         if least_s:
             duration = max(duration, int(least_s * TICKS_PER_S + 0.5) - (context or 0) * slope)
@@ -291,14 +304,27 @@ class StepCost:
             found = self._by_decoders[decoders] = self.operators.by_decoders(decoders)
         return found
 
-    def _of_mixed(self, decoders: int) -> "tuple[float, _ContextCost]":
-        """(seconds, context left out, what context adds) of decoders in a prompt's kernel."""
-        found = self._mixed.get(decoders)
-        if found is None:
-            seconds, layer_s = self.operators.mixed_attention(decoders)
-            each = self._context_cost(self._full_layers * layer_s, self._sliding_layers * layer_s)
-            found = self._mixed[decoders] = seconds, each
-        return found
+    def _mixed_s(
+        self,
+        mixed: MixedAttention,
+        decoders: int,
+        context: int,
+        alone_s: float,
+        prompts_s: float,
+    ) -> float:
+        """Decoders in the kernel of prompts, what context adds left out. [s]
+
+        With the prompts it takes no less than decoders alone, nor than a single head of one.
+        """
+        own_s = decoders * mixed.decoder_s + self.operators.linear(decoders, decoders)[0]
+        windows = decoders * self._window
+        mean, mean_in_window = context / decoders, min(context, windows) / decoders
+        lone_s = mixed.lone_token_s * (
+            self._full_layers * mean + self._sliding_layers * mean_in_window
+        )
+        least_s = max(alone_s + self._context.seconds(context, windows), lone_s)
+        together_s = prompts_s + own_s + self._mixed_context.seconds(context, windows)
+        return own_s + max(0.0, least_s - together_s)
 
     def _prefill_attention(self, prefills: Sequence[Prefill]) -> tuple[float, float]:
         """(seconds, FLOPs) of attention for the step's chunks of prompt."""
@@ -335,8 +361,10 @@ class StepCost:
 class _ContextCost:
     """What a token of the decoders' summed context adds to a step.
 
-    Time [as] and energy lines of layers without a window; time within a window, and energy lines
-    of both kinds of layers while windows fill.
+    Attributes:
+        ticks, lines: Duration [as] and energy in layers without a window, a drafter's included.
+        window_ticks: Duration in layers with a window, of a token within it. [as]
+        filling_lines: Energy in all layers while windows fill.
     """
 
     __slots__ = ("filling_lines", "lines", "ticks", "window_ticks")
@@ -352,6 +380,11 @@ class _ContextCost:
         self.lines = lines
         self.window_ticks = window_ticks
         self.filling_lines = filling_lines
+
+    def seconds(self, context: int, windows: int) -> float:
+        """Duration of so much context, if windows hold so much of it. [s]"""
+        ticks = self.ticks * context + self.window_ticks * min(context, windows)
+        return ticks / TICKS_PER_S
 
 
 class _DecodeStep:

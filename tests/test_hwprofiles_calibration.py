@@ -179,8 +179,7 @@ def test_sorting_logits_takes_less_where_bandwidth_is_larger() -> None:
         rate = load_profile(device).require("memory.hbm.bytes_per_s")
         for name in calibration_names(device):
             own = calibration_of(name).overheads.logit_s
-            newer = 0.7 if name.endswith("_vllm_0.19") else 1.0
-            assert own == pytest.approx(newer * h100 * h100_rate / rate, rel=0.005), name
+            assert own == pytest.approx(h100 * h100_rate / rate, rel=0.005), name
 
 
 def test_a_missing_curve_is_named() -> None:

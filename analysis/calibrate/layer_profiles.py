@@ -6,8 +6,8 @@ PROFILES is `profiler/perf` of LLMServingSim@5daddb2 (MIT): time of each operato
 tokens, vLLM 0.19.0, eager. DATA and FOLDER are those of `kernel_curves.py`, which comes first.
 Writes `elementwise.traffic` of each device, as `overheads.layer_s` what does not grow with tokens,
 and `mixed_attention`, which devices with the same kernels borrow; and the calibration of a device
-with vLLM 0.19: its all-reduces, decode attention as in the layers, and the overheads that published
-rows of that engine show.
+with vLLM 0.19: its all-reduces, decode attention as in the layers, and an overhead of a sequence as
+published rows of that engine have it.
 """
 
 import sys
@@ -41,8 +41,9 @@ OPERATORS: Final = {"act_fn": 1, "layernorm": 2, "rotary_emb": 1, "qk_norm": 1}
 """How often a layer runs each."""
 ENGINE: Final = ("RTXPRO6000", "0.19.0")
 """An older vLLM whose calibration is written: all-reduces over PCIe became faster after it."""
-ENGINE_OVERHEADS: Final = 0.7
-"""Overheads of vLLM 0.15 to 0.19 by those of 0.11 and 0.12 (`ttcsim.analysis.published.served`)."""
+SEQUENCE_OVERHEAD: Final = 0.7
+"""That of a sequence in vLLM 0.15 to 0.19 by that in 0.11 and 0.12: the factor that rows of
+InferenceX on other devices have (`ttcsim.analysis.published.served`)."""
 MIXED_BORROWERS: Final = {"a100_sxm": "rtx_pro_6000_server", "l40s": "rtx_4090"}
 """Devices that run FlashAttention 2, too, and whose number of rows they borrow."""
 
@@ -103,30 +104,60 @@ def _moved(model: Architecture, tp: int) -> float:
 # -- attention of decoders beside a prompt ---------------------------------------------------------
 
 
-def mixed_attention(profiles: Path, device: str, prompt: dict[str, Any]) -> tuple[float, str]:
-    """(query rows that a decoder's one takes the time of, error), from all layers of a device.
+def mixed_layers(profiles: Path, device: str, prompt: dict[str, Any]) -> pd.DataFrame:
+    """Rows of chunks together with decoders, from all layers of a device, in seconds.
 
-    The time of a chunk of prompt alone is taken as measured.
+    `measured_s`; `chunk_s` and `alone_s`, what the chunk and the decoders took by themselves; and
+    for each query row that a decoder counts as, `row_s` on top of the chunk and `lone_s` at least.
     """
     profile = load_profile(DEVICES[device])
     rate = profile.peak("bf16") * prompt["compute_efficiency"]
-    row, chunk, times = [], [], []
+    found = []
     for folder, model, tp in dense_layers(profiles, device):
         rows = pd.read_csv(folder / "attention.csv")
-        sizes = ["prefill_chunk", "kv_prefill"]
-        alone = rows[rows["n_decode"] == 0].set_index(sizes)["time_us"].rename("alone_us")
+        chunk, batch = ["prefill_chunk", "kv_prefill"], ["n_decode", "kv_decode"]
+        chunks = rows[rows["n_decode"] == 0].set_index(chunk)["time_us"].rename("chunk_us")
+        alone = rows[rows["prefill_chunk"] == 0].set_index(batch)["time_us"].rename("alone_us")
         mixed = rows[(rows["prefill_chunk"] > 0) & (rows["kv_decode"] > 0)]
-        mixed = mixed.join(alone, on=sizes, how="inner")
-        decoders, context = (mixed[name].to_numpy(float) for name in ("n_decode", "kv_decode"))
-        heads = decoders * model.attention.heads / tp
-        busy = np.maximum(heads, profile.require("compute_units"))
-        tokens = heads * prompt["extra_tokens"] + busy * context
-        row.append(4 * HEAD_DIM * tokens / rate)
-        chunk.append(1e-6 * mixed["alone_us"].to_numpy(float))
-        times.append(1e-6 * mixed["time_us"].to_numpy(float))
-    row_s, chunk_s, measured = (np.concatenate(each) for each in (row, chunk, times))
-    found = fit(lambda p: chunk_s + p[0] * row_s, [64.0], [256.0], measured)
-    return float(found[0]), error_of(chunk_s + found[0] * row_s, measured)
+        mixed = mixed.join(chunks, on=chunk, how="inner").join(alone, on=batch, how="inner")
+        context = mixed["kv_decode"]
+        heads = mixed["n_decode"] * model.attention.heads / tp
+        pair_s = 4 * HEAD_DIM / rate
+        times = {
+            "decoders": mixed["n_decode"],
+            "context": context,
+            "measured_s": 1e-6 * mixed["time_us"],
+            "chunk_s": 1e-6 * mixed["chunk_us"],
+            "alone_s": 1e-6 * mixed["alone_us"],
+            "row_s": pair_s * heads * (prompt["extra_tokens"] + context),
+            "lone_s": pair_s * profile.require("compute_units") * context,
+        }
+        found.append(pd.DataFrame(times))
+    return pd.concat(found)
+
+
+def mixed_form(rows: pd.DataFrame, decoder_rows: float) -> Floats:
+    """What a chunk and decoders take together, as in the cost model. [s]"""
+    together = rows["chunk_s"] + decoder_rows * rows["row_s"]
+    least = np.maximum(rows["alone_s"], decoder_rows * rows["lone_s"])
+    return np.asarray(np.maximum(together, least), dtype=np.float64)
+
+
+def mixed_attention(rows: pd.DataFrame) -> tuple[float, list[str]]:
+    """(query rows that a decoder's one takes the time of, errors: of all, then by decoders)."""
+    measured = rows["measured_s"].to_numpy(float)
+    found = float(fit(lambda p: mixed_form(rows, p[0]), [64.0], [256.0], measured)[0])
+    said = [error_of(mixed_form(rows, found), measured)]
+    for few, many in ((1, 4), (8, 64), (128, 128)):
+        for short, long in ((1, 2048), (2049, 16384)):
+            some = rows[rows["decoders"].between(few, many) & rows["context"].between(short, long)]
+            times = some["measured_s"].to_numpy(float)
+            bias = float(np.median(mixed_form(some, found) / times - 1))
+            said.append(
+                f"{few} to {many} decoders, contexts of {short} to {long}:"
+                f" {error_of(mixed_form(some, found), times)}, median of all {100 * bias:+.0f} %"
+            )
+    return found, said
 
 
 def put_mixed(profiles: Path, device: str, folder: Path) -> None:
@@ -134,14 +165,15 @@ def put_mixed(profiles: Path, device: str, folder: Path) -> None:
     own = DEVICES[device]
     path = folder / f"{own}.yaml"
     calibration = yaml.safe_load(path.read_text(encoding="utf-8"))
-    rows, error = mixed_attention(profiles, device, calibration["prefill_attention"])
+    layers = mixed_layers(profiles, device, calibration["prefill_attention"])
+    rows, errors = mixed_attention(layers)
     group = {
         "decoder_rows": float(f"{rows:.3g}"),
         "source": "LLMServingSim 2.0 layer profiles of dense models, vLLM 0.19.0, eager: attention"
         f" of decoders together with a chunk of prompt ({COMMAND})",
-        "error": f"{error} of both, the chunk's own time taken as measured",
+        "error": f"{errors[0]} of both together, the chunk's own time taken as measured",
     }
-    print(f"{own}: {rows:.3g} rows a decoder; {error}")
+    print(f"{own}: {rows:.3g} rows a decoder; {errors[0]}", *errors[1:], sep="\n    ")
     write_plain(_with_mixed(calibration, group), path)
     for borrower, lender in MIXED_BORROWERS.items():
         if lender == own:
@@ -203,11 +235,10 @@ def older(profiles: Path, data: Path, folder: Path) -> None:
     calibration["engine"] = f"vllm {version} all-reduces and attention, {calibration['engine']}"
     put(calibration["decode_attention"], decode_attention(profiles, source), COMMAND)
     over = calibration["overheads"]
-    for name in ("sequence_s", "logit_s"):
-        over[name] = float(f"{ENGINE_OVERHEADS * over[name]:.3g}")
+    over["sequence_s"] = float(f"{SEQUENCE_OVERHEAD * over['sequence_s']:.3g}")
     over["source"] += (
-        f"; sequence_s and logit_s times {ENGINE_OVERHEADS:g}, as published rows of vLLM 0.15 to"
-        " 0.19 on other devices have it (docs/published.md)"
+        f"; sequence_s times {SEQUENCE_OVERHEAD:g}, the factor on overheads that published rows of"
+        " vLLM 0.15 to 0.19 have on other devices (docs/published.md)"
     )
     for devices in set(calibration["all_reduce"]) & measured:
         curve = calibration["all_reduce"][devices]

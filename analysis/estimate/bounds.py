@@ -2,7 +2,8 @@
 
 At least: all its bytes at nominal bandwidth or all its FLOPs at the nominal peak, whichever takes
 longer. Without overlap a step is linear in tokens and context, so the engine's steps take as long
-as so many steps of their mean composition; but for steps that the host holds up, in both.
+as so many steps of their mean composition; but for steps that the host holds up, in both. What
+decoders beside a prompt take more (`mixed_attention`) is left out.
 """
 
 import math
