@@ -117,6 +117,10 @@ def test_an_engine_may_have_a_calibration_of_its_own() -> None:
     assert older.all_reduce_curve(4) == newest.all_reduce_curve(4)  # not measured with it
     assert older.overheads.sequence_s == pytest.approx(0.7 * newest.overheads.sequence_s, rel=1e-2)
     assert engine_calibration("rtx_pro_6000_server", "0.32.0") is None
+    other = load_calibration("rtx_4090_vllm_0.19")
+    assert other is not None
+    assert other.overheads.sequence_s == older.overheads.sequence_s
+    assert other.all_reduce == calibration_of("rtx_4090").all_reduce
 
 
 def test_borrowed_numbers_are_those_of_their_lender() -> None:

@@ -5,9 +5,9 @@
 PROFILES is `profiler/perf` of LLMServingSim@5daddb2 (MIT): time of each operator of one layer by
 tokens, vLLM 0.19.0, eager. DATA and FOLDER are those of `kernel_curves.py`, which comes first.
 Writes `elementwise.traffic` of each device, as `overheads.layer_s` what does not grow with tokens,
-and `mixed_attention`, which devices with the same kernels borrow; and the calibration of a device
-with vLLM 0.19: its all-reduces, decode attention as in the layers, and an overhead of a sequence as
-published rows of that engine have it.
+and `mixed_attention`, which devices with the same kernels borrow; and the calibration of each with
+vLLM 0.19: an overhead of a sequence as published rows of that engine have it, and on the RTX PRO
+6000 its all-reduces, and decode attention as in the layers.
 """
 
 import sys
@@ -28,6 +28,7 @@ from ttcsim.analysis.calibrate.kernel_curves import (
     put,
     write_plain,
 )
+from ttcsim.analysis.calibrate.kernel_tables import DEVICES as KERNEL_DEVICES
 from ttcsim.hwprofiles.catalogue import engine_path, load_profile
 from ttcsim.simulator.architecture import Architecture
 from ttcsim.simulator.model_catalogue import load_model
@@ -39,8 +40,9 @@ COMMAND: Final = "python -m ttcsim.analysis.calibrate.layer_profiles"
 DEVICES: Final = {"RTX4090": "rtx_4090", "RTXPRO6000": "rtx_pro_6000_server"}
 OPERATORS: Final = {"act_fn": 1, "layernorm": 2, "rotary_emb": 1, "qk_norm": 1}
 """How often a layer runs each."""
-ENGINE: Final = ("RTXPRO6000", "0.19.0")
-"""An older vLLM whose calibration is written: all-reduces over PCIe became faster after it."""
+ENGINE: Final = "0.19.0"
+"""The vLLM of the layers, which gets calibrations of its own: all-reduces over PCIe became faster
+after it."""
 SEQUENCE_OVERHEAD: Final = 0.7
 """That of a sequence in vLLM 0.15 to 0.19 by that in 0.11 and 0.12: the factor that rows of
 InferenceX on other devices have (`ttcsim.analysis.published.served`)."""
@@ -223,38 +225,36 @@ def decode_attention(profiles: Path, device: str) -> dict[str, Any]:
     }
 
 
-def older(profiles: Path, data: Path, folder: Path) -> None:
-    """Write the calibration of a device with an older engine."""
-    source, version = ENGINE
+def older(profiles: Path, data: Path, source: str, folder: Path) -> None:
+    """Write the calibration of a device with the engine of the layers."""
     device = DEVICES[source]
-    text = (folder / f"{device}.yaml").read_text(encoding="utf-8")
-    calibration = yaml.safe_load(text)
-    path = data / device / "comm" / "vllm" / version / "custom_allreduce_perf.parquet"
-    measured = set(pd.read_parquet(path)["num_gpus"])
-    calibration.pop("decode_attention_fp8", None)  # the layers have KV in 16 bit only
-    calibration["engine"] = f"vllm {version} all-reduces and attention, {calibration['engine']}"
-    put(calibration["decode_attention"], decode_attention(profiles, source), COMMAND)
+    calibration = yaml.safe_load((folder / f"{device}.yaml").read_text(encoding="utf-8"))
     over = calibration["overheads"]
     over["sequence_s"] = float(f"{SEQUENCE_OVERHEAD * over['sequence_s']:.3g}")
     over["source"] += (
         f"; sequence_s times {SEQUENCE_OVERHEAD:g}, the factor on overheads that published rows of"
         " vLLM 0.15 to 0.19 have on other devices (docs/published.md)"
     )
-    for devices in set(calibration["all_reduce"]) & measured:
-        curve = calibration["all_reduce"][devices]
-        curve["source"] = curve["source"].replace("vLLM 0.24.0", f"vLLM {version}")
-        put(curve, all_reduce(load_profile(device), path, devices))
-    write_plain(calibration, engine_path(folder, device, version))
+    if device in KERNEL_DEVICES:  # kernels of a newer engine stand in it
+        calibration.pop("decode_attention_fp8", None)  # the layers have KV in 16 bit only
+        calibration["engine"] = f"vllm {ENGINE} all-reduces and attention, {calibration['engine']}"
+        put(calibration["decode_attention"], decode_attention(profiles, source), COMMAND)
+        path = data / device / "comm" / "vllm" / ENGINE / "custom_allreduce_perf.parquet"
+        for devices in set(calibration["all_reduce"]) & set(pd.read_parquet(path)["num_gpus"]):
+            curve = calibration["all_reduce"][devices]
+            curve["source"] = curve["source"].replace("vLLM 0.24.0", f"vLLM {ENGINE}")
+            put(curve, all_reduce(load_profile(device), path, devices))
+    write_plain(calibration, engine_path(folder, device, ENGINE))
 
 
 def main(arguments: list[str]) -> None:
-    """Write what elementwise operators take, and the calibration of the older engine."""
+    """Write what layers show of each device, and its calibration with their engine."""
     profiles, data = Path(arguments[0]), Path(arguments[1])
     folder = Path(arguments[2] if len(arguments) > 2 else "hwprofiles/calibrations")
     for device in DEVICES:
         put_elementwise(profiles, device, folder)
         put_mixed(profiles, device, folder)
-    older(profiles, data, folder)
+        older(profiles, data, device, folder)
 
 
 if __name__ == "__main__":
