@@ -90,6 +90,24 @@ def test_servingsim_runs_say_what_served_and_which_prefixes_are_shared() -> None
     assert shared / whole == pytest.approx(0.076, abs=0.002)
 
 
+def test_servingsim_runs_of_several_engines(tmp_path: Path) -> None:
+    for path in SERVINGSIM.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    meta = json.loads((tmp_path / "runs_meta.json").read_text(encoding="utf-8"))
+    run = meta["RTXPRO6000/Qwen3-32B"]
+    run["model"] = "Qwen/Qwen3-30B-A3B-Instruct-2507"
+    run["engine_kwargs"] |= {
+        "tensor_parallel_size": 1, "data_parallel_size": 2, "enable_expert_parallel": True,
+    }  # fmt: skip
+    (tmp_path / "runs_meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    _, two = load_measured(tmp_path)
+    generator = two.campaign.workloads[0].scenario.generator
+    assert (generator.tensor_parallel, generator.data_parallel) == (1, 2)
+    assert generator.expert_parallel
+    [report] = validate(two).workloads
+    assert report.predicted["tpot_ms"] > 0
+
+
 def test_servingsim_times_are_those_of_the_file() -> None:
     llama, _ = load_measured(SERVINGSIM)
     report = validate(llama)

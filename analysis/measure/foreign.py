@@ -125,6 +125,8 @@ def _servingsim_run(
         "hardware": device,
         "calibration": str(calibration) if calibration else None,
         "tensor_parallel": engine["tensor_parallel_size"],
+        "data_parallel": engine.get("data_parallel_size", 1),
+        "expert_parallel": engine.get("enable_expert_parallel", False),
         **_SAMPLING,
         "engine": {
             name: engine[name]
