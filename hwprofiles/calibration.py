@@ -15,7 +15,7 @@ from ttcsim.hwprofiles.curves import (
     GemmCurve,
     GemmTable,
     Group,
-    MixedAttention,
+    MixedAttentionCurve,
     MoeCurve,
     MoeTable,
     Overheads,
@@ -34,7 +34,7 @@ __all__ = [
     "FusedNorms",
     "GemmCurve",
     "GemmTable",
-    "MixedAttention",
+    "MixedAttentionCurve",
     "MoeCurve",
     "MoeTable",
     "Overheads",
@@ -62,7 +62,7 @@ class Calibration(BaseModel):
         time from a B200 stands for all; it is small and does not make a prediction borrowed.
     moe : MoeCurve or None
         None if the device has no usable curve.
-    mixed_attention : MixedAttention or None
+    mixed_attention : MixedAttentionCurve or None
         None where decoders beside a prompt have a kernel of their own. It is for 16-bit KV.
     gemm_table : GemmTable or None
         Measured matrix products, where there are any.
@@ -82,7 +82,7 @@ class Calibration(BaseModel):
     decode_attention: DecodeAttentionCurve
     decode_attention_fp8: DecodeAttentionCurve | None = None
     prefill_attention: PrefillAttentionCurve
-    mixed_attention: MixedAttention | None = None
+    mixed_attention: MixedAttentionCurve | None = None
     all_reduce: dict[int, AllReduceCurve]
     fused_norms: FusedNorms | None = None
     moe: MoeCurve | None

@@ -89,7 +89,7 @@ class PrefillAttentionCurve(Group):
     extra_tokens: NonNegative
 
 
-class MixedAttention(Group):
+class MixedAttentionCurve(Group):
     """Attention of decoders beside a prompt, where one kernel serves both (FlashAttention 2).
 
     The kernel computes tiles of many query rows. Each query head of a decoder takes a tile for its

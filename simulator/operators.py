@@ -192,12 +192,12 @@ class Operators:
         window are left out.
         """
         layers = self.model.attention.full_layers
-        return layers * self._layer_context_s(queries), layers * queries * self._context_flops
+        return layers * self.layer_context_s(queries), layers * queries * self._context_flops
 
     def window_token(self, queries: int = 1) -> tuple[float, float]:
         """The same for a token of context within the window of the layers that have one."""
         layers = self.model.attention.sliding_layers
-        return layers * self._layer_context_s(queries), layers * queries * self._context_flops
+        return layers * self.layer_context_s(queries), layers * queries * self._context_flops
 
     @property
     def caches_context(self) -> bool:
@@ -232,7 +232,7 @@ class Operators:
         extra_tokens = self.calibration.prefill_attention.extra_tokens
         return MixedAttention(
             decoder_s=model.attention_layers * token_s * extra_tokens,
-            context_token_s=max(token_s, self._layer_context_s(queries)),
+            context_token_s=max(token_s, self.layer_context_s(queries)),
             lone_token_s=self._units * row_s,
         )
 
@@ -245,7 +245,7 @@ class Operators:
             head_flops=2.0 * (sizes.heads / self.tp) * (sizes.head_dim + sizes.value_dim),
             flops_per_s=self._attention_flops_per_s,
             extra_tokens=curve.extra_tokens,
-            context_token_s=self._layer_context_s(1),
+            context_token_s=self.layer_context_s(1),
         )
 
     # -- operators -------------------------------------------------------------------------------
@@ -407,7 +407,7 @@ class Operators:
         layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
         return layer_bytes / (self._bandwidth * curve.memory_efficiency), layer_flops
 
-    def _layer_context_s(self, queries: int) -> float:
+    def layer_context_s(self, queries: int) -> float:
         """Read a token of context in one layer, or compute on it, whichever takes longer. [s]"""
         compute_s = queries * self._context_flops / self._attention_flops_per_s
         return max(self._context_memory_s, compute_s)

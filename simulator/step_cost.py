@@ -99,16 +99,9 @@ class StepCost:
         self._window: int = (sizes.window or 0) if sizes.sliding_layers else 0
         self._window_flops: float = self.operators.window_token(1 + drafts)[1]
         self._cached_ticks = round(self.operators.cached_token_s(1 + drafts) * TICKS_PER_S)
-        context_s, _ = self.operators.context_token(1 + drafts)
-        window_s, _ = self.operators.window_token(1 + drafts)
-        self._context = self._context_cost(context_s, window_s)
-        self._mixed = self.operators.mixed_attention(1 + drafts)
-        self._mixed_context = self._context
-        if self._mixed is not None:
-            token_s = self._mixed.context_token_s
-            self._mixed_context = self._context_cost(
-                sizes.full_layers * token_s, sizes.sliding_layers * token_s
-            )
+        self._context = self._context_cost(self.operators.layer_context_s(1 + drafts))
+        self._mixed = mixed = self.operators.mixed_attention(1 + drafts)
+        self._mixed_context = self._context_cost(mixed.context_token_s) if mixed else self._context
         attention = self.operators.prefill_attention
         self._sizes = sizes
         self._full_layers: int = sizes.full_layers
@@ -121,11 +114,10 @@ class StepCost:
         self._context_token_s: float = attention.context_token_s
         self.row(1)  # missing numbers show up now, not in the middle of a run
 
-    def _context_cost(self, context_s: float, window_s: float) -> "_ContextCost":
-        """What a token of context adds if the model takes so long for it, and for one in a window.
-
-        What a drafter takes comes on top.
-        """
+    def _context_cost(self, layer_s: float) -> "_ContextCost":
+        """What a token of context adds if a layer takes so long for it."""
+        sizes = self.model.attention
+        context_s, window_s = sizes.full_layers * layer_s, sizes.sliding_layers * layer_s
         flops = self.operators.context_token(1 + self._drafts)[1]
         if self._drafter is not None:
             draft_s, draft_flops = self._drafter.operators.context_token()

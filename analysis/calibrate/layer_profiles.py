@@ -29,6 +29,7 @@ from ttcsim.analysis.calibrate.kernel_curves import (
     write_plain,
 )
 from ttcsim.analysis.calibrate.kernel_tables import DEVICES as KERNEL_DEVICES
+from ttcsim.analysis.published.served import PUBLIC
 from ttcsim.hwprofiles.catalogue import engine_path, load_profile
 from ttcsim.simulator.architecture import Architecture
 from ttcsim.simulator.model_catalogue import load_model
@@ -43,9 +44,6 @@ OPERATORS: Final = {"act_fn": 1, "layernorm": 2, "rotary_emb": 1, "qk_norm": 1}
 ENGINE: Final = "0.19.0"
 """The vLLM of the layers, which gets calibrations of its own: all-reduces over PCIe became faster
 after it."""
-SEQUENCE_OVERHEAD: Final = 0.7
-"""That of a sequence in vLLM 0.15 to 0.19 by that in 0.11 and 0.12: the factor that rows of
-InferenceX on other devices have (`ttcsim.analysis.published.served`)."""
 MIXED_BORROWERS: Final = {"a100_sxm": "rtx_pro_6000_server", "l40s": "rtx_4090"}
 """Devices that run FlashAttention 2, too, and whose number of rows they borrow."""
 
@@ -176,24 +174,15 @@ def put_mixed(profiles: Path, device: str, folder: Path) -> None:
         "error": f"{errors[0]} of both together, the chunk's own time taken as measured",
     }
     print(f"{own}: {rows:.3g} rows a decoder; {errors[0]}", *errors[1:], sep="\n    ")
-    write_plain(_with_mixed(calibration, group), path)
+    calibration["mixed_attention"] = group
+    write_plain(calibration, path)
     for borrower, lender in MIXED_BORROWERS.items():
         if lender == own:
             path = folder / f"{borrower}.yaml"
             theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
-            lent = {**group, "error": "not measured on this device", "borrowed_from": own}
-            write_plain(_with_mixed(theirs, lent), path)
-
-
-def _with_mixed(calibration: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-    """The calibration with the group behind that of prompts."""
-    found: dict[str, Any] = {}
-    for name, value in calibration.items():
-        if name != "mixed_attention":
-            found[name] = value
-        if name == "prefill_attention":
-            found["mixed_attention"] = group
-    return found
+            lent = {"error": "not measured on this device", "borrowed_from": own}
+            theirs["mixed_attention"] = group | lent
+            write_plain(theirs, path)
 
 
 # -- an older engine -------------------------------------------------------------------------------
@@ -230,10 +219,11 @@ def older(profiles: Path, data: Path, source: str, folder: Path) -> None:
     device = DEVICES[source]
     calibration = yaml.safe_load((folder / f"{device}.yaml").read_text(encoding="utf-8"))
     over = calibration["overheads"]
-    over["sequence_s"] = float(f"{SEQUENCE_OVERHEAD * over['sequence_s']:.3g}")
+    factor = PUBLIC.overhead_factor
+    over["sequence_s"] = float(f"{factor * over['sequence_s']:.3g}")
     over["source"] += (
-        f"; sequence_s times {SEQUENCE_OVERHEAD:g}, the factor on overheads that published rows of"
-        " vLLM 0.15 to 0.19 have on other devices (docs/published.md)"
+        f"; sequence_s times {factor:g}, the factor on overheads that published rows of vLLM 0.15"
+        " to 0.19 have on other devices (docs/published.md)"
     )
     if device in KERNEL_DEVICES:  # kernels of a newer engine stand in it
         calibration.pop("decode_attention_fp8", None)  # the layers have KV in 16 bit only
