@@ -1,20 +1,22 @@
-"""What operators of a model cost on a device, by what they depend on: tokens, samples, decoders.
+"""What operators of a model cost on a device, by what they depend on: tokens and samples.
 
 The curves and their fitted values live in `ttcsim.hwprofiles`; `docs/cost-model.md` says what each
-term means and where the forms come from. `step_cost.py` puts steps together from these parts.
+term means and where the forms come from. Matrix products, attention, all-reduces and experts have
+files of their own (`*_time.py`); `step_cost.py` puts steps together from these parts.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 from ttcsim.errors import InfeasibleError
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.catalogue import load_profile
-from ttcsim.hwprofiles.curves import Group, norm
+from ttcsim.hwprofiles.curves import Group
 from ttcsim.hwprofiles.experts import ExpertShape
 from ttcsim.hwprofiles.profile import HardwareProfile
+from ttcsim.simulator.all_reduce_time import AllReduceTime
 from ttcsim.simulator.architecture import BYTES_PER_VALUE, Architecture, Gemm
+from ttcsim.simulator.attention_time import AttentionTime
 from ttcsim.simulator.expert_time import ExpertTime
 from ttcsim.simulator.gemm_time import GemmTime
 
@@ -30,51 +32,11 @@ def captured_tokens(most: int) -> int:
     return most // step * step
 
 
-@dataclass(frozen=True, slots=True)
-class PrefillAttention:
-    """Coefficients of attention for a chunk of prompt, per layer."""
-
-    latency_s: float
-    head_flops: float
-    flops_per_s: float
-    extra_tokens: float
-    context_token_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class MixedAttention:
-    """Coefficients of attention for decoders that share a kernel with prompts.
-
-    Attributes:
-        decoder_s: Of each decoder, in all layers, context left out.
-        context_token_s: Of a token of context in one layer.
-        lone_token_s: The same of one decoder, if it had to wait for a single head.
-    """
-
-    decoder_s: float
-    context_token_s: float
-    lone_token_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _AllReduces:
-    """So many of a step, all over as many bytes a token."""
-
-    count: int
-    latency_s: float
-    token_s: float
-    exponent: float
-
-    def seconds(self, tokens: int) -> float:
-        """Duration of all of them. [s]"""
-        return self.count * norm(self.latency_s, tokens * self.token_s, self.exponent)
-
-
 class Operators:
     """Cost of each operator of one model on `tensor_parallel` devices of one kind.
 
     Numbers of the profile and the calibration are looked up once: `by_tokens` and the like are
-    called for every number of tokens that a step can have.
+    called for every number of tokens that a step can have. `attention` has what depends on context.
 
     Raises:
         InputError: If the profile or the calibration lacks a number that this model needs.
@@ -111,13 +73,9 @@ class Operators:
         self._eager_s = self._least_s_of_an_eager_step()
         self._step_s = overhead_factor * (self.pp * over.step_s + layers_s)
         self.sequence_s: float = overhead_factor * over.sequence_s
-        # No kernel that decodes on a latent (MLA) was measured; it takes the curve of 16-bit KV.
-        kv_dtype = model.dtype if model.latent is not None else model.kv_dtype
-        self._decode_curve = calibration.decode_attention_curve(kv_dtype)
+        self.attention = AttentionTime(model, profile, calibration, tensor_parallel)
         self._bandwidth = profile.require("memory.hbm.bytes_per_s")
-        self._units = profile.require("compute_units")
         self._elementwise_s = self._elementwise_s_per_token(overhead_factor)
-        self._peaks: dict[str, float] = {}
         self._gemm_device = self._measured_device(calibration.gemm_table)
         gemms = model.gemms(tensor_parallel)
         self._gemm_times = [(gemm.count, self._time_of_gemm(gemm)) for gemm in gemms]
@@ -130,12 +88,9 @@ class Operators:
             values += experts.layers * experts.top_k * experts.values_per_expert
         self._token_flops = 2.0 * values
         self._stage_transfers_s = self._stage_transfers_s_per_token()
-        self._all_reduces = self._all_reduces_of_a_step()
-        # Every device gets all logits: half of what an all-reduce of them moves over the links.
-        logits = model.vocab * BYTES_PER_VALUE[model.dtype]
-        self._logit_gathers = self._all_reduces_over(1, tensor_parallel, logits / 2)
-        self._fused_tokens, self._fused_s = self._norms_taken_over(fuse_allreduce_rms)
-        self._context_memory_s, self._context_flops = self._measure_context_token()
+        self._all_reduces = AllReduceTime(
+            model, profile, calibration, tensor_parallel, data_parallel, fuse_allreduce_rms
+        )
 
     def _measured_device(self, table: Group | None) -> HardwareProfile:
         """The device on which a table was measured."""
@@ -148,16 +103,15 @@ class Operators:
         """Data type in which most weights are multiplied."""
         return self._compute_dtype(self.model.weight_dtype)
 
-    # -- by tokens, samples and decoders ---------------------------------------------------------
+    # -- by tokens and samples -------------------------------------------------------------------
 
     def by_tokens(self, tokens: int) -> tuple[float, float, float]:
         """(seconds, the all-reduce part of them, FLOPs of a device) of a step with `tokens`."""
         padded = self._padded(tokens)
         seconds = self._gemms_s(padded)
         seconds += self.experts_s(padded) + tokens * self._elementwise_s
-        all_reduce_s = sum(each.seconds(padded) for each in self._all_reduces)
-        fused_s = self._fused_s if padded <= self._fused_tokens else 0.0
-        seconds += max(0.0, self._step_s - fused_s)
+        all_reduce_s = self._all_reduces.step_s(padded)
+        seconds += max(0.0, self._step_s - self._all_reduces.saved_s(padded))
         seconds += padded * self._stage_transfers_s
         return seconds + all_reduce_s, all_reduce_s, tokens * self._token_flops
 
@@ -177,76 +131,8 @@ class Operators:
             return 0.0, 0.0
         seconds = self._head_time.seconds(samples)
         seconds += samples * (self.sequence_s + self.model.vocab * self._logit_s)
-        seconds += sum(each.seconds(samples) for each in self._logit_gathers)
+        seconds += self._all_reduces.logits_s(samples)
         return seconds, 2.0 * samples * self._head.values
-
-    def by_decoders(self, decoders: int) -> tuple[float, float, float]:
-        """(seconds, FLOPs, seconds per unit of spread) of decode attention, context left out."""
-        flops = self.linear(decoders, decoders)[1]
-        return self._decode_fixed_s(decoders), flops, self._tail_s(decoders)
-
-    def context_token(self, queries: int = 1) -> tuple[float, float]:
-        """(seconds, FLOPs) that one token of context adds to a decode step.
-
-        It is read once, for all `queries` tokens that a decoder computes. Layers with a sliding
-        window are left out.
-        """
-        layers = self.model.attention.full_layers
-        return layers * self.layer_context_s(queries), layers * queries * self._context_flops
-
-    def window_token(self, queries: int = 1) -> tuple[float, float]:
-        """The same for a token of context within the window of the layers that have one."""
-        layers = self.model.attention.sliding_layers
-        return layers * self.layer_context_s(queries), layers * queries * self._context_flops
-
-    @property
-    def caches_context(self) -> bool:
-        """Whether a decoder finds in the cache what another one has read in the same step.
-
-        On a CPU it does (docs/validation.md). What GPUs gain has not been measured; it is left out.
-        """
-        return self.profile.kind == "cpu"
-
-    def cached_token_s(self, queries: int = 1) -> float:
-        """Seconds that a token of context takes less if another decoder has read it in this step.
-
-        From the cache, what is left is its arithmetic, as fast as in prefill.
-        """
-        if not self.caches_context:
-            return 0.0
-        return self.context_token(queries)[0] - self.model.attention.full_layers * (
-            queries * self._context_flops / self._attention_flops_per_s
-        )
-
-    def mixed_attention(self, queries: int = 1) -> MixedAttention | None:
-        """Attention of decoders beside a prompt, None where they have a kernel of their own.
-
-        FlashAttention 2 is for 16-bit KV, and not for decoding on a latent (MLA).
-        """
-        model, sizes, curve = self.model, self.model.attention, self.calibration.mixed_attention
-        if curve is None or model.latent is not None or BYTES_PER_VALUE[model.kv_dtype] != 2:
-            return None
-        head_flops = 2.0 * (sizes.head_dim + sizes.value_dim)
-        row_s = curve.decoder_rows * head_flops / self._attention_flops_per_s
-        token_s = row_s * sizes.heads / self.tp
-        extra_tokens = self.calibration.prefill_attention.extra_tokens
-        return MixedAttention(
-            decoder_s=model.attention_layers * token_s * extra_tokens,
-            context_token_s=max(token_s, self.layer_context_s(queries)),
-            lone_token_s=self._units * row_s,
-        )
-
-    @property
-    def prefill_attention(self) -> PrefillAttention:
-        """Attention over chunks of prompt."""
-        sizes, curve = self.model.attention, self.calibration.prefill_attention
-        return PrefillAttention(
-            latency_s=curve.latency_s,
-            head_flops=2.0 * (sizes.heads / self.tp) * (sizes.head_dim + sizes.value_dim),
-            flops_per_s=self._attention_flops_per_s,
-            extra_tokens=curve.extra_tokens,
-            context_token_s=self.layer_context_s(1),
-        )
 
     # -- operators -------------------------------------------------------------------------------
 
@@ -258,11 +144,6 @@ class Operators:
             return tokens if tokens <= 2 else 4
         step = 8 if tokens <= 248 else 16
         return -(-tokens // step) * step
-
-    def _peak(self, dtype: str) -> float:
-        if dtype not in self._peaks:
-            self._peaks[dtype] = self.profile.peak(dtype)
-        return self._peaks[dtype]
 
     def _compute_dtype(self, dtype: str) -> str:
         """Narrow weights that the device cannot multiply are unpacked to the activations' dtype."""
@@ -342,50 +223,6 @@ class Operators:
         expert_layers = self._experts.layers if self._experts is not None else 0
         return self.model.layers * eager.layer_s + expert_layers * eager.expert_layer_s
 
-    def _norms_taken_over(self, fuse_allreduce_rms: bool) -> tuple[float, float]:
-        """(most tokens of a step, seconds saved) if all-reduces take over the norms behind them.
-
-        Two a layer: of attention for the norm before the feed-forward, and of that for the next.
-        """
-        norms = self.calibration.fused_norms
-        if not fuse_allreduce_rms or norms is None or self.tp == 1:
-            return 0.0, 0.0
-        message = self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
-        most = norms.up_to_bytes.get(self.tp, 0) / message
-        return most, self._hidden_all_reduces * norms.saved_s
-
-    @property
-    def _hidden_all_reduces(self) -> int:
-        """Two a layer, but one before experts that data-parallel engines share."""
-        routed = self.model.feed_forward.routed
-        shared = routed.layers if routed is not None and self.dp > 1 else 0
-        return 2 * self.model.layers - shared
-
-    def _all_reduces_of_a_step(self) -> list["_AllReduces"]:
-        """Two a layer over the hidden state of all tokens, and one of the embedding.
-
-        Tokens of data-parallel engines are gathered before routed experts and scattered behind
-        them, which is an all-reduce over all their devices. Norms over all heads add one a layer,
-        of two fp32 values a token (vLLM's `minimax_qk_norm_fusion`).
-        """
-        model = self.model
-        norms = model.attention_layers if model.attention.norms_all_heads else 0
-        found = self._all_reduces_over(norms, self.tp, 2 * BYTES_PER_VALUE["fp32"])
-        hidden = model.hidden * BYTES_PER_VALUE[model.dtype]
-        routed = model.feed_forward.routed
-        if routed is not None and self.dp > 1:
-            found += self._all_reduces_over(routed.layers, self.tp * self.dp, self.dp * hidden)
-        return found + self._all_reduces_over(self._hidden_all_reduces + 1, self.tp, hidden)
-
-    def _all_reduces_over(
-        self, count: int, devices: int, token_bytes: float
-    ) -> list["_AllReduces"]:
-        if not count or devices == 1:
-            return []
-        curve = self.calibration.all_reduce_curve(devices)
-        rate = curve.link_efficiency * self.profile.require("links.intra_node.bytes_per_s")
-        return [_AllReduces(count, curve.latency_s, token_bytes / rate, curve.exponent)]
-
     def _stage_transfers_s_per_token(self) -> float:
         """Hidden states from each stage of a pipeline to the next, at nominal rate. [s]
 
@@ -397,74 +234,3 @@ class Operators:
         link = "links.intra_node" if inside else "links.inter_node"
         message = self.model.hidden * BYTES_PER_VALUE[self.model.dtype]
         return (self.pp - 1) * message / self.profile.require(f"{link}.bytes_per_s")
-
-    def _measure_context_token(self) -> tuple[float, float]:
-        """(seconds to read, FLOPs per query) of one token of context in one layer."""
-        model, sizes = self.model, self.model.attention
-        curve = self._decode_curve
-        values = sizes.kv_values_per_token(self.tp)
-        layer_bytes = values * BYTES_PER_VALUE[model.kv_dtype]
-        layer_flops = 2.0 * (sizes.heads / self.tp) * self._query_values
-        return layer_bytes / (self._bandwidth * curve.memory_efficiency), layer_flops
-
-    def layer_context_s(self, queries: int) -> float:
-        """Read a token of context in one layer, or compute on it, whichever takes longer. [s]"""
-        compute_s = queries * self._context_flops / self._attention_flops_per_s
-        return max(self._context_memory_s, compute_s)
-
-    @property
-    def _attention_flops_per_s(self) -> float:
-        efficiency: float = self.calibration.prefill_attention.compute_efficiency
-        return self._peak(self.model.dtype) * efficiency
-
-    @property
-    def _query_values(self) -> int:
-        """Values that a query head meets per context token; MLA decodes on the latent."""
-        model, sizes = self.model, self.model.attention
-        if model.latent is not None:
-            return 2 * model.latent.kv_rank + model.latent.rope_dim
-        return sizes.head_dim + sizes.value_dim
-
-    def _decode_fixed_s(self, decoders: int) -> float:
-        """The part of decode attention that does not grow with context."""
-        if not decoders:
-            return 0.0
-        sizes, curve = self.model.attention, self._decode_curve
-        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
-        layers = self.model.attention_layers
-        seconds = layers * (curve.latency_s + curve.sequence_head_s * decoders * heads)
-        return seconds + self._linear_s(decoders, decoders)
-
-    def _linear_s(self, sequences: int, tokens: int) -> float:
-        """Layers of linear attention: read and write states, compute on tokens. [s]
-
-        At the efficiencies of decode and of prefill attention; no kernel has been measured.
-        """
-        linear = self.model.linear
-        if linear is None or not sequences:
-            return 0.0
-        rate = self._bandwidth * self.calibration.decode_attention.memory_efficiency
-        efficiency = self.calibration.prefill_attention.compute_efficiency
-        memory_s = sequences * 2 * linear.state_bytes(self.tp, self.model.dtype) / rate
-        peak = self._peak(self.model.dtype) * efficiency
-        compute_s = tokens * linear.flops_per_token(self.tp) / peak
-        latency_s = self.calibration.decode_attention.latency_s
-        return linear.layers * (latency_s + max(memory_s, compute_s))
-
-    def linear(self, sequences: int, tokens: int) -> tuple[float, float]:
-        """(seconds, FLOPs) of layers of linear attention for tokens of so many sequences."""
-        linear = self.model.linear
-        flops = linear.layers * tokens * linear.flops_per_token(self.tp) if linear else 0.0
-        return self._linear_s(sequences, tokens), flops
-
-    def _tail_s(self, decoders: int) -> float:
-        """Tail per unit of spread: the longest context keeps one compute unit busy alone. [s]"""
-        factor = self.calibration.overheads.tail
-        if not decoders or not factor:
-            return 0.0
-        units = self._units
-        sizes, curve = self.model.attention, self._decode_curve
-        rate = self._bandwidth * curve.memory_efficiency / units
-        heads = 1 if sizes.kind == "mla" else sizes.kv_heads_per_rank(self.tp)
-        share = min(1.0, decoders * heads / (0.8 * units))
-        return factor * sizes.full_layers * sizes.head_dim * 4.0 / rate * share / decoders

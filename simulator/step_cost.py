@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from ttcsim.hwprofiles.calibration import Calibration
 from ttcsim.hwprofiles.profile import HardwareProfile
 from ttcsim.simulator.architecture import Architecture
-from ttcsim.simulator.operators import GRAPH_TOKENS, MixedAttention, Operators
+from ttcsim.simulator.attention_time import MixedAttention
+from ttcsim.simulator.operators import GRAPH_TOKENS, Operators
 from ttcsim.simulator.power import power_lines
 from ttcsim.simulator.step_row import TICKS_PER_S, UNITS_PER_J, EnergyLine, StepRow
 
@@ -86,6 +87,7 @@ class StepCost:
             fuse_allreduce_rms,
             max_cudagraph_capture_size,
         )
+        self._attention = self.operators.attention
         self._drafter = drafter
         self._drafts = drafts
         self._sequence_s: float = self.operators.sequence_s
@@ -97,30 +99,30 @@ class StepCost:
         self._decode_steps: dict[int, _DecodeStep] = {}
         sizes = model.attention
         self._window: int = (sizes.window or 0) if sizes.sliding_layers else 0
-        self._window_flops: float = self.operators.window_token(1 + drafts)[1]
-        self._cached_ticks = round(self.operators.cached_token_s(1 + drafts) * TICKS_PER_S)
-        self._context = self._context_cost(self.operators.layer_context_s(1 + drafts))
-        self._mixed = mixed = self.operators.mixed_attention(1 + drafts)
+        self._window_flops: float = self._attention.window_token(1 + drafts)[1]
+        self._cached_ticks = round(self._attention.cached_token_s(1 + drafts) * TICKS_PER_S)
+        self._context = self._context_cost(self._attention.layer_context_s(1 + drafts))
+        self._mixed = mixed = self._attention.mixed(1 + drafts)
         self._mixed_context = self._context_cost(mixed.context_token_s) if mixed else self._context
-        attention = self.operators.prefill_attention
+        prefill = self._attention.prefill
         self._sizes = sizes
         self._full_layers: int = sizes.full_layers
         self._sliding_layers: int = sizes.sliding_layers
         self._linear = model.linear is not None
-        self._prefill_latency_s: float = attention.latency_s
-        self._head_flops: float = attention.head_flops
-        self._flops_per_s: float = attention.flops_per_s
-        self._extra_tokens: float = attention.extra_tokens
-        self._context_token_s: float = attention.context_token_s
+        self._prefill_latency_s: float = prefill.latency_s
+        self._head_flops: float = prefill.head_flops
+        self._flops_per_s: float = prefill.flops_per_s
+        self._extra_tokens: float = prefill.extra_tokens
+        self._context_token_s: float = prefill.context_token_s
         self.row(1)  # missing numbers show up now, not in the middle of a run
 
     def _context_cost(self, layer_s: float) -> "_ContextCost":
         """What a token of context adds if a layer takes so long for it."""
         sizes = self.model.attention
         context_s, window_s = sizes.full_layers * layer_s, sizes.sliding_layers * layer_s
-        flops = self.operators.context_token(1 + self._drafts)[1]
+        flops = self._attention.context_token(1 + self._drafts)[1]
         if self._drafter is not None:
-            draft_s, draft_flops = self._drafter.operators.context_token()
+            draft_s, draft_flops = self._drafter._attention.context_token()
             context_s += self._drafts * draft_s
             flops += self._drafts * draft_flops
         return _ContextCost(
@@ -293,7 +295,7 @@ class StepCost:
     def _of_decoders(self, decoders: int) -> tuple[float, float, float]:
         found = self._by_decoders.get(decoders)
         if found is None:
-            found = self._by_decoders[decoders] = self.operators.by_decoders(decoders)
+            found = self._by_decoders[decoders] = self._attention.by_decoders(decoders)
         return found
 
     def _mixed_s(
@@ -308,7 +310,7 @@ class StepCost:
 
         With the prompts it takes no less than decoders alone, nor than a single head of one.
         """
-        own_s = decoders * mixed.decoder_s + self.operators.linear(decoders, decoders)[0]
+        own_s = decoders * mixed.decoder_s + self._attention.linear(decoders, decoders)[0]
         windows = decoders * self._window
         mean, mean_in_window = context / decoders, min(context, windows) / decoders
         lone_s = mixed.lone_token_s * (
@@ -338,7 +340,7 @@ class StepCost:
         flops = self._head_flops * pairs
         if self._linear:
             tokens = sum([prefill.tokens for prefill in prefills])
-            linear_s, linear_flops = self.operators.linear(len(prefills), tokens)
+            linear_s, linear_flops = self._attention.linear(len(prefills), tokens)
             return seconds + linear_s, flops + linear_flops
         return seconds, flops
 

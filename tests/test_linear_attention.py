@@ -69,16 +69,16 @@ def cost(folder: Path, hardware: str = "h200_sxm") -> StepCost:
 
 def test_state_is_read_and_written_whatever_the_context_is(tmp_path: Path) -> None:
     own = cost(tmp_path)
-    context_s, _ = own.operators.context_token()
+    context_s, _ = own.operators.attention.context_token()
     rate = 4.8e12 * own.calibration.decode_attention.memory_efficiency
     assert context_s == pytest.approx(own.model.kv_bytes_per_token(2) / rate)
-    one, two = (own.operators.linear(n, n)[0] for n in (1, 2))
+    one, two = (own.operators.attention.linear(n, n)[0] for n in (1, 2))
     assert two - one == pytest.approx(2 * own.model.state_bytes(2) / rate)
 
 
 def test_a_prompt_moves_its_state_once(tmp_path: Path) -> None:
     own = cost(tmp_path)
-    short, long = (own.operators.linear(1, tokens)[0] for tokens in (1, 16))
+    short, long = (own.operators.attention.linear(1, tokens)[0] for tokens in (1, 16))
     assert short == long  # memory-bound
     assert own.row(0, 0, [Prefill(4096, 0, True)]).duration_at(0) < 4096 * own.row(1).duration
 

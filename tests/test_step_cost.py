@@ -50,8 +50,8 @@ def test_decoding_on_a_latent_keeps_the_curve_of_wide_kv() -> None:
     model, h200 = load_model("DeepSeek-V3.1"), load_profile("h200_sxm")
     calibration = load_calibration("h200_sxm")
     assert calibration is not None
-    wide = StepCost(model, h200, calibration, 8).operators
-    narrow = StepCost(replace(model, kv_dtype="fp8"), h200, calibration, 8).operators
+    wide = StepCost(model, h200, calibration, 8).operators.attention
+    narrow = StepCost(replace(model, kv_dtype="fp8"), h200, calibration, 8).operators.attention
     assert narrow.by_decoders(8) == wide.by_decoders(8)
 
 
@@ -274,8 +274,8 @@ def test_pairs_in_a_window_are_those_of_each_query(prior: int, tokens: int) -> N
 
 def test_windows_are_read_as_far_as_contexts_fill_them() -> None:
     of = COSTS["gpt-oss-20b", 1]
-    window_s, _ = of.operators.window_token()
-    context_s, _ = of.operators.context_token()
+    window_s, _ = of.operators.attention.window_token()
+    context_s, _ = of.operators.attention.context_token()
     assert window_s == context_s  # half of the layers each
 
     def seconds(context: int) -> float:
@@ -309,7 +309,7 @@ def test_a_prompt_beyond_the_window_costs_half_of_the_layers_less() -> None:
     of = COSTS["gpt-oss-20b", 1]
 
     def attention_s(tokens: int) -> float:
-        attention = of.operators.prefill_attention
+        attention = of.operators.attention.prefill
         pairs = 12 * tokens**2 / 2 + 12 * (128 * 64 + (tokens - 128) * 128)
         computed = pairs + 24 * tokens * attention.extra_tokens
         return 24 * attention.latency_s + attention.head_flops * computed / attention.flops_per_s
@@ -418,7 +418,7 @@ def test_only_wide_kv_in_flash_attention_2_is_read_so() -> None:
         calibration = load_calibration(name)
         assert calibration is not None
         assert calibration.mixed_attention is None
-    assert COSTS[DENSE, 1].operators.mixed_attention() is None
+    assert COSTS[DENSE, 1].operators.attention.mixed() is None
     chunk = (Prefill(512, 0, True),)
     of = COSTS[DENSE, 1]
     assert of.row(64, 0, chunk).duration_per_context == of.row(64).duration_per_context
@@ -430,12 +430,12 @@ def test_only_wide_kv_in_flash_attention_2_is_read_so() -> None:
         alone, beside = of.row(64), of.row(64, 0, chunk)
         assert (beside.duration_per_context > alone.duration_per_context) is mixes
     latent = cost("DeepSeek-V3", "rtx_pro_6000_server", tp=8)
-    assert latent.operators.mixed_attention() is None
+    assert latent.operators.attention.mixed() is None
 
 
 def test_windows_are_read_per_head_beside_a_prompt_too() -> None:
     of = cost("gemma-3-27b-it", "rtx_pro_6000_server")
-    sizes, mixed = of.model.attention, of.operators.mixed_attention()
+    sizes, mixed = of.model.attention, of.operators.attention.mixed()
     assert mixed is not None
     assert sizes.window
     chunk = (Prefill(256, 0, True),)
@@ -458,7 +458,7 @@ def test_on_a_cpu_context_that_is_read_again_costs_its_arithmetic() -> None:
     plain = datasheet(profile)
     slow = plain.prefill_attention.model_copy(update={"compute_efficiency": 0.25})
     of = StepCost(model, profile, plain.model_copy(update={"prefill_attention": slow}))
-    context_s, context_flops = of.operators.context_token()
+    context_s, context_flops = of.operators.attention.context_token()
     arithmetic_s = context_flops / (0.25 * profile.peak("fp32"))
     assert arithmetic_s < context_s
     alone, shared = of.row(8), of.row(8, shared=700)

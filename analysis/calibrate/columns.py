@@ -68,7 +68,7 @@ class Columns:
         self._operators = Operators(model, profile, datasheet(profile), tensor_parallel)
         self._layers = model.layers
         self._layer_term = float(model.layers) if several else 0.0
-        attention = self._operators.prefill_attention
+        attention = self._operators.attention.prefill
         self._pair_s = self._layers * attention.head_flops / attention.flops_per_s
         self._known: dict[tuple[int, int], tuple[Array, float]] = {}
 
@@ -79,12 +79,12 @@ class Columns:
 
     def decode_slowness(self, reading: float, arithmetic: float) -> float:
         """How much slower than reading at nominal bandwidth a decoder's attention is. [1]"""
-        return reading + arithmetic * self._pair_s / self._operators.context_token()[0]
+        return reading + arithmetic * self._pair_s / self._operators.attention.context_token()[0]
 
     def of(self, batch: StepBatch) -> tuple[Array, float]:
         """(terms, seconds that are taken as known) of a batch."""
         products, known_s = self._products(batch.tokens, batch.samples)
-        context_s, _ = self._operators.context_token()
+        context_s, _ = self._operators.attention.context_token()
         pairs = sum(p.tokens * (p.tokens / 2 + p.prior) for p in batch.prefills)
         pairs_s = (pairs + batch.context_tokens) * self._pair_s
         others = [
@@ -98,7 +98,7 @@ class Columns:
 
     def _cached(self, batch: StepBatch) -> int:
         """Context that another decoder has read, where that means not from memory. [tokens]"""
-        return batch.shared_tokens if self._operators.caches_context else 0
+        return batch.shared_tokens if self._operators.attention.caches_context else 0
 
     def _products(self, tokens: int, samples: int) -> tuple[Array, float]:
         """Matrix products by slowdown; of steps with equal sizes, so they are kept."""

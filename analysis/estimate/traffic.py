@@ -10,8 +10,8 @@ def flops_of(plan: Plan, work: Work) -> float:
     tokens = work.decoded + work.prefilled
     per_token = operators.by_tokens(1)[2] * tokens
     head = operators.by_samples(1)[1] * (work.decoded + work.prefills)
-    _, context = operators.context_token()
-    _, window = operators.window_token()
+    _, context = operators.attention.context_token()
+    _, window = operators.attention.window_token()
     attention = context * (work.read + work.pairs)
     attention += window * (work.read_in_windows + work.pairs_in_windows)
     return plan.deployment.tensor_parallel * (per_token + head + attention)
@@ -23,7 +23,7 @@ def bytes_of(plan: Plan, work: Work) -> float:
     weights: float = plan.model.weight_bytes(tp) - _input_embedding_bytes(plan)
     experts = plan.model.experts(tp)
     layers = plan.model.attention
-    read = work.kv if plan.cost.operators.caches_context else work.read
+    read = work.kv if plan.cost.operators.attention.caches_context else work.read
     tokens = layers.full_layers * read + layers.sliding_layers * min(read, work.read_in_windows)
     tokens += plan.model.attention_layers * work.prefilled
     moved = plan.model.kv_bytes_per_token(tp) / plan.model.attention_layers * tokens
