@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttcsim.analysis.calibrate.columns import Columns, hats, told_apart
-from ttcsim.analysis.calibrate.fit import Sample, fit
+from ttcsim.analysis.calibrate.fit import Sample, _drift, fit
 from ttcsim.analysis.measure.batches import StepBatch, predicted_s
 from ttcsim.hwprofiles.calibration import Calibration, datasheet
 from ttcsim.hwprofiles.catalogue import load_profile
@@ -98,6 +98,39 @@ def test_hiccups_do_not_move_the_median_step() -> None:
     assert robust.coefficients / robust.scale == pytest.approx(
         plain.coefficients / plain.scale, rel=0.05, abs=1e-5
     )
+
+
+def test_slower_minutes_are_not_taken_for_longer_contexts() -> None:
+    """Runs with long contexts met a slow machine: what differs within runs tells."""
+    made, columns = samples(list(SLOWDOWN))
+    context = columns.names.index("decode_attention")
+    rng = np.random.default_rng(2)
+    met = []
+    for number, sample in enumerate(made):
+        reading = sample.terms[:, context]
+        slow = number % 2 == 0
+        kept = reading > np.quantile(reading, 0.3) if slow else reading < np.quantile(reading, 0.7)
+        times = sample.measured_s * (1.1 if slow else 1.0) * rng.normal(1, 0.02, len(reading))
+        met.append(Sample(sample.terms[kept], sample.known_s[kept], times[kept]))
+    found = fit(met)
+    value = dict(zip(columns.names, found.coefficients, strict=True))
+    slowness = columns.decode_slowness(value["decode_attention"], value["prefill_attention"])
+    assert slowness == pytest.approx(1.05 / 0.4, rel=0.04)
+    for rows, slowdown in SLOWDOWN.items():
+        assert value[f"slowdown_{rows}"] == pytest.approx(1.05 * slowdown, rel=0.04)
+
+
+def test_steps_count_for_fewer_if_the_halves_of_runs_differ() -> None:
+    rng = np.random.default_rng(3)
+    weights = np.ones(400)
+    steady = [(rng.normal(speed, 0.02, 400), weights) for speed in rng.normal(0, 0.04, 200)]
+    assert _drift(steady) == pytest.approx((0.04 / 0.02) ** 2, rel=0.3)
+    drifting = [
+        (residuals + np.repeat(rng.normal(0, 0.02, 2), 200), weights) for residuals, _ in steady
+    ]
+    assert _drift(drifting) == pytest.approx(0.04**2 / (0.02**2 / 2 * 400), rel=0.4)
+    assert _drift([(rng.normal(0, 1, 400), weights) for _ in range(50)]) < 0.01
+    assert _drift(steady[:1]) == 0
 
 
 def test_totals_are_kept_although_the_fit_is_robust() -> None:

@@ -108,7 +108,7 @@ def calibrate(
         raise InputError("--from steps: not every run has recorded steps (use --from client)")
     fitted_on = fitted_on or ("steps" if recorded else "client")
     samples, columns = _samples(campaigns, plans, fitted_on)
-    found = fit(samples, seed)
+    found = fit(samples, seed, speeds=fitted_on == "steps")
     engine = f"vllm {campaigns[0].server['vllm']} on {campaigns[0].machine['processor']}"
     error = f"steps within {found.median_error:.1%} (median), {found.p90_error:.1%} (90 %)"
     if fitted_on == "client":
