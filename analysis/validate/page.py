@@ -76,8 +76,9 @@ def _summary(chapters: Sequence[Chapter]) -> str:
         "## In short",
         "",
         "| campaign | verdicts | agree | median error | p90 | worst | signed mean, makespan"
-        " | N | schedule | client times only: median, worst |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        " | N | ratios within | decided pairs in order | steps: alone or overload, moderate"
+        " | schedule | client times only: median, worst |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for each in chapters:
         found = each.report.to_dict()["summary"]
@@ -86,15 +87,25 @@ def _summary(chapters: Sequence[Chapter]) -> str:
         checks = [w.schedule for w in each.report.workloads if w.schedule]
         same, steps = sum(c.identical for c in checks), sum(c.steps for c in checks)
         verdicts = sum(w.invalid is None for w in each.report.validated)
+        ratios = each.report.makespans
+        closed, open_ = (_steps_off(each.report, moderate) for moderate in (False, True))
         lines.append(
             f"| {each.report.source} | {verdicts} of {found['workloads']} | {found['agree']} |"
             f" {found['median_error']:.1%} | {found['p90_error']:.1%} |"
             f" {found['worst_error']:.1%} | {found['signed_mean_makespan_error']:+.1%} |"
             f" {percent(min(noises))} to {percent(max(noises))} |"
+            f" {ratios.within} of {len(ratios.pairs)} | {ratios.right} of {ratios.decided} |"
+            f" {closed}, {open_} |"
             f" {same:,} of {steps:,} steps | {client['median_error']:.1%},"
             f" {client['worst_error']:.1%} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _steps_off(report: ValidationReport, moderate: bool) -> str:
+    """Largest |error| of the number of steps: moderate load has open arrivals."""
+    counts = [w.steps for w in report.validated if w.steps and (w.load == "moderate") == moderate]
+    return percent(max(abs(predicted / measured - 1) for measured, predicted in counts))
 
 
 def _chapter(each: Chapter) -> str:
