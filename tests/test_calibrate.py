@@ -112,7 +112,7 @@ def test_slower_minutes_are_not_taken_for_longer_contexts() -> None:
         kept = reading > np.quantile(reading, 0.3) if slow else reading < np.quantile(reading, 0.7)
         times = sample.measured_s * (1.1 if slow else 1.0) * rng.normal(1, 0.02, len(reading))
         met.append(Sample(sample.terms[kept], sample.known_s[kept], times[kept]))
-    found = fit(met)
+    found = fit(met, speeds=True)
     value = dict(zip(columns.names, found.coefficients, strict=True))
     slowness = columns.decode_slowness(value["decode_attention"], value["prefill_attention"])
     assert slowness == pytest.approx(1.05 / 0.4, rel=0.04)

@@ -1,10 +1,10 @@
 """A non-negative, robust fit of a sum of terms, and how sure it is.
 
 Relative residuals count, up to a limit beyond which they count less (Huber): shared machines
-hiccup. They also drift, so each run has a speed of its own, a random intercept of its residuals:
-what differs within runs tells terms apart, more than that one run met slower minutes than another.
-A robust fit finds the median step, but a makespan is a sum of means, so all coefficients are scaled
-in the end until measured and predicted totals agree.
+hiccup. They also drift, so each run may have a speed of its own, a random intercept of its
+residuals: then what differs within runs tells terms apart, more than that one run met slower
+minutes. A robust fit finds the median step, but a makespan is a sum of means, so all coefficients
+are scaled in the end until measured and predicted totals agree.
 """
 
 from collections.abc import Sequence
@@ -53,11 +53,13 @@ class Fit:
     steps: int
 
 
-def fit(samples: Sequence[Sample], seed: int = 0, resamples: int = 200, speeds: bool = True) -> Fit:
+def fit(
+    samples: Sequence[Sample], seed: int = 0, resamples: int = 200, speeds: bool = False
+) -> Fit:
     """Fit all samples together; intervals come from drawing whole runs again.
 
-    Steps of one run are correlated, so runs are what is drawn, not steps. Without `speeds` all runs
-    are taken to be equally fast: for rows that hardly differ within a run.
+    Steps of one run are correlated, so runs are what is drawn, not steps. With `speeds` each run
+    has one of its own, which asks for rows that differ within runs.
     """
     terms = np.concatenate([sample.terms for sample in samples])
     known = np.concatenate([sample.known_s for sample in samples])

@@ -105,7 +105,7 @@ def _summary(chapters: Sequence[Chapter]) -> str:
 def _steps_off(report: ValidationReport, moderate: bool) -> str:
     """Largest |error| of the number of steps: moderate load has open arrivals."""
     counts = [w.steps for w in report.validated if w.steps and (w.load == "moderate") == moderate]
-    return percent(max(abs(predicted / measured - 1) for measured, predicted in counts))
+    return percent(max((abs(predicted / seen - 1) for seen, predicted in counts), default=0.0))
 
 
 def _chapter(each: Chapter) -> str:
