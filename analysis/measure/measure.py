@@ -200,7 +200,8 @@ class _Work:
     async def to_the_end(self) -> None:
         """Check the servers, then go round until no workload needs another run."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30)
-        connector = aiohttp.TCPConnector(limit=0)
+        # vLLM closes connections idle for 5 s; one that is taken again just then fails its call.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, read_bufsize=_READ_BYTES
         ) as session:

@@ -97,6 +97,9 @@ def check_round(python: Path, out: Path) -> bool:
         f" them in the engine; all blocks free at the end of every run: {freed}; median error of"
         f" makespans and throughput {report['summary']['median_error']:.1%}"
     )
+    for run in measured.runs:
+        for why in filter(None, run.calls.columns["error"]):
+            print(f"failed in run {run.number}: {why}")
     for check in checks:
         if check["difference"]:
             print(check["difference"])
