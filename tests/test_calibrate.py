@@ -167,6 +167,20 @@ def test_columns_and_cost_model_agree_on_every_batch() -> None:
         assert np.median(np.abs(total / sample.measured_s - 1)) < 1e-6
 
 
+def test_a_chunk_of_one_token_reads_what_is_cached_as_a_decoder_does() -> None:
+    cost, columns = StepCost(MODEL, PROFILE, truth()), Columns(MODEL, PROFILE, 1, [1, 64], False)
+    reading = 1 / 0.4 - columns.decode_slowness(0, 1 / 0.3)
+    attention = np.asarray([0, 0, 0, 0, 0, reading, 1 / 0.3])
+
+    def step(prior: int) -> StepBatch:
+        return StepBatch(2, 800, 400, (Prefill(1, prior, True),), 0)
+
+    added = (columns.of(step(600))[0] - columns.of(step(300))[0]) @ attention
+    assert added == pytest.approx(
+        predicted_s(cost, step(600)) - predicted_s(cost, step(300)), rel=1e-6
+    )
+
+
 @given(st.floats(0.5, 600), st.lists(st.integers(1, 512), min_size=1, max_size=8, unique=True))
 def test_hats_sum_to_one_and_interpolate(value: float, rows: list[int]) -> None:
     known = np.asarray(sorted(rows), dtype=float)

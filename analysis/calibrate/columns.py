@@ -87,11 +87,12 @@ class Columns:
         context_s, _ = self._operators.attention.context_token()
         pairs = sum(p.tokens * (p.tokens / 2 + p.prior) for p in batch.prefills)
         pairs_s = (pairs + batch.context_tokens) * self._pair_s
+        lone = sum(p.prior for p in batch.prefills if p.tokens == 1)  # read as a decoder's context
         others = [
             self._layer_term,
             float(batch.samples),
             float(self._layers * bool(batch.prefills)),
-            context_s * (batch.context_tokens - self._cached(batch)),
+            context_s * (batch.context_tokens + lone - self._cached(batch)),
             pairs_s,
         ]
         return np.concatenate([products, others]), known_s

@@ -3,6 +3,7 @@
 Everything but the explanations (`analysis/evidence/notes.md`) is computed from the measured runs.
 """
 
+import math
 import os
 import sys
 import tempfile
@@ -105,7 +106,7 @@ def _summary(chapters: Sequence[Chapter]) -> str:
 def _steps_off(report: ValidationReport, moderate: bool) -> str:
     """Largest |error| of the number of steps: moderate load has open arrivals."""
     counts = [w.steps for w in report.validated if w.steps and (w.load == "moderate") == moderate]
-    return percent(max((abs(predicted / seen - 1) for seen, predicted in counts), default=0.0))
+    return percent(max((abs(predicted / seen - 1) for seen, predicted in counts), default=math.nan))
 
 
 def _chapter(each: Chapter) -> str:
