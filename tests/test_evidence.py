@@ -18,7 +18,8 @@ from ttcsim.simulator.step_cost import StepCost
 from ttcsim.workloads.strategies import STRATEGIES
 
 EVIDENCE = Path(__file__).parent.parent / "analysis" / "evidence"
-NAMES = ("cpu_40m", "cpu_40m_avx2", "cpu_40m_intel", "cpu_40m_second", "cpu_150m_intel")
+BLIND = ("cpu_40m_blind", "cpu_150m_blind")
+NAMES = (*BLIND, "cpu_40m", "cpu_40m_avx2", "cpu_40m_intel", "cpu_40m_second", "cpu_150m_intel")
 
 
 @cache
@@ -149,6 +150,8 @@ def test_the_near_tie_with_more_repeats() -> None:
 @pytest.mark.parametrize(
     ("name", "within"),
     [
+        ("cpu_40m_blind", 106),
+        ("cpu_150m_blind", 108),
         ("cpu_40m", 105),
         ("cpu_40m_avx2", 107),
         ("cpu_40m_intel", 108),
@@ -173,6 +176,8 @@ def test_ratios_between_strategies(name: str, within: int) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("cpu_40m_blind", []),
+        ("cpu_150m_blind", []),
         ("cpu_40m", []),
         ("cpu_40m_avx2", ["agent_loop_overload"]),  # 112 for 115
         ("cpu_40m_intel", []),

@@ -157,3 +157,15 @@ def test_rankings_count_only_what_the_noise_lets_decide() -> None:
     )
     ranking = Ranking(pairs)
     assert (ranking.decided, ranking.right, ranking.within) == (2, 1, 2)
+
+
+def test_noise_alone_puts_some_ratios_beyond_their_limit() -> None:
+    def pair(noise: float) -> PairReport:
+        return PairReport("alone", "a", "b", measured=1.5, predicted=1.5, noise=noise)
+
+    assert pair(0.0).chance == 1.0
+    assert pair(0.1).chance == pytest.approx(0.9545, abs=1e-4)  # 2 sigma
+    assert pair(0.02).chance == pytest.approx(0.9545, abs=1e-4)  # 4 % are 2 sigma, too
+    assert pair(0.01).chance == pytest.approx(0.99994, abs=1e-5)  # 4 sigma
+    assert pair(float("inf")).chance == 0.0
+    assert Ranking((pair(0.1), pair(0.0))).expected_within == pytest.approx(1.9545, abs=1e-4)

@@ -179,6 +179,13 @@ class PairReport:
         """Largest error that counts as agreement. [1]"""
         return max(MAX_RATIO_ERROR, 2 * self.noise) if math.isfinite(self.noise) else math.nan
 
+    @property
+    def chance(self) -> float:
+        """How likely normal noise alone leaves an exact prediction within the limit. [1]"""
+        if not math.isfinite(self.noise):
+            return 0.0
+        return math.erf(self.limit / self.noise / math.sqrt(2)) if self.noise else 1.0
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -201,6 +208,11 @@ class Ranking:
         """Pairs whose ratio is predicted within its limit."""
         return sum(abs(pair.error) <= pair.limit for pair in self.pairs)
 
+    @property
+    def expected_within(self) -> float:
+        """Pairs that would be if predictions had no error: measured medians have some."""
+        return sum(pair.chance for pair in self.pairs)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         errors = [abs(pair.error) for pair in self.pairs]
@@ -209,6 +221,7 @@ class Ranking:
             "decided": self.decided,
             "right_order": self.right,
             "ratios_within_limit": self.within,
+            "ratios_within_if_exact": self.expected_within,
             "median_ratio_error": float(np.median(errors)) if errors else None,
             "worst_ratio_error": max(errors, default=None),
         }

@@ -68,6 +68,7 @@ def _summary(report: ValidationReport) -> list[str]:
             lines.append(
                 f"ranking by {what}: {ranking.right}/{ranking.decided} decided pairs as measured"
                 f" ({len(ranking.pairs)} pairs); ratios within limit {ranking.within}"
-                f", median |error| {found['median_ratio_error']:.1%}"
+                f" ({ranking.expected_within:.1f} if predictions had no error), median |error|"
+                f" {found['median_ratio_error']:.1%}"
             )
     return lines
