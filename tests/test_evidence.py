@@ -74,7 +74,7 @@ def test_overload_means_preemption_somewhere(name: str) -> None:
         if run.schedule is not None and run.workload.load == "overload"
         for step in run.schedule.steps
     )
-    assert preempted > 100
+    assert preempted >= 10 * measured(name).campaign.rules.repeats
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +110,10 @@ def test_the_error_of_the_fit_is_that_of_the_calibration_it_writes(name: str) ->
         if run.schedule is not None
         for batch, _ in recorded_batches(run.schedule)
     ]
-    assert np.asarray(predicted) == pytest.approx(found.predicted_s, rel=2e-3)
+    off = np.abs(np.asarray(predicted) / found.predicted_s - 1)
+    # A chunk of two or three tokens may be bound by reading its context, which the fit leaves out.
+    assert np.quantile(off, 0.999) <= 1e-4
+    assert off.max() <= 3e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
